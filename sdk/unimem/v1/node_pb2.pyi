@@ -1,0 +1,333 @@
+from unimem.v1 import types_pb2 as _types_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Opcode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OPCODE_UNSPECIFIED: _ClassVar[Opcode]
+    OPCODE_WRITE: _ClassVar[Opcode]
+    OPCODE_READ: _ClassVar[Opcode]
+    OPCODE_FETCH_ADD: _ClassVar[Opcode]
+    OPCODE_COMPARE_SWAP: _ClassVar[Opcode]
+    OPCODE_SWAP: _ClassVar[Opcode]
+OPCODE_UNSPECIFIED: Opcode
+OPCODE_WRITE: Opcode
+OPCODE_READ: Opcode
+OPCODE_FETCH_ADD: Opcode
+OPCODE_COMPARE_SWAP: Opcode
+OPCODE_SWAP: Opcode
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetStatusResponse(_message.Message):
+    __slots__ = ("node", "virtual_time_ns", "counters", "resident_bytes", "pdids", "peers", "pending_interrupts")
+    class CountersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class PeersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    VIRTUAL_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PDIDS_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    PENDING_INTERRUPTS_FIELD_NUMBER: _ClassVar[int]
+    node: _types_pb2.Node
+    virtual_time_ns: int
+    counters: _containers.ScalarMap[str, int]
+    resident_bytes: int
+    pdids: _containers.RepeatedScalarFieldContainer[int]
+    peers: _containers.ScalarMap[str, str]
+    pending_interrupts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, node: _Optional[_Union[_types_pb2.Node, _Mapping]] = ..., virtual_time_ns: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ..., resident_bytes: _Optional[int] = ..., pdids: _Optional[_Iterable[int]] = ..., peers: _Optional[_Mapping[str, str]] = ..., pending_interrupts: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class OpenDomainRequest(_message.Message):
+    __slots__ = ("pdid", "token")
+    PDID_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    pdid: int
+    token: str
+    def __init__(self, pdid: _Optional[int] = ..., token: _Optional[str] = ...) -> None: ...
+
+class OpenDomainResponse(_message.Message):
+    __slots__ = ("asid",)
+    ASID_FIELD_NUMBER: _ClassVar[int]
+    asid: int
+    def __init__(self, asid: _Optional[int] = ...) -> None: ...
+
+class CloseDomainRequest(_message.Message):
+    __slots__ = ("pdid", "token")
+    PDID_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    pdid: int
+    token: str
+    def __init__(self, pdid: _Optional[int] = ..., token: _Optional[str] = ...) -> None: ...
+
+class CloseDomainResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MapRegionRequest(_message.Message):
+    __slots__ = ("gva", "length", "pdid", "rights", "owner")
+    GVA_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    PDID_FIELD_NUMBER: _ClassVar[int]
+    RIGHTS_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    gva: int
+    length: int
+    pdid: int
+    rights: _types_pb2.Rights
+    owner: bool
+    def __init__(self, gva: _Optional[int] = ..., length: _Optional[int] = ..., pdid: _Optional[int] = ..., rights: _Optional[_Union[_types_pb2.Rights, str]] = ..., owner: bool = ...) -> None: ...
+
+class MapRegionResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UnmapRegionRequest(_message.Message):
+    __slots__ = ("gva", "pdid")
+    GVA_FIELD_NUMBER: _ClassVar[int]
+    PDID_FIELD_NUMBER: _ClassVar[int]
+    gva: int
+    pdid: int
+    def __init__(self, gva: _Optional[int] = ..., pdid: _Optional[int] = ...) -> None: ...
+
+class UnmapRegionResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MapMemoryRequest(_message.Message):
+    __slots__ = ("pdid", "va", "length", "rights")
+    PDID_FIELD_NUMBER: _ClassVar[int]
+    VA_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    RIGHTS_FIELD_NUMBER: _ClassVar[int]
+    pdid: int
+    va: int
+    length: int
+    rights: _types_pb2.Rights
+    def __init__(self, pdid: _Optional[int] = ..., va: _Optional[int] = ..., length: _Optional[int] = ..., rights: _Optional[_Union[_types_pb2.Rights, str]] = ...) -> None: ...
+
+class MapMemoryResponse(_message.Message):
+    __slots__ = ("va",)
+    VA_FIELD_NUMBER: _ClassVar[int]
+    va: int
+    def __init__(self, va: _Optional[int] = ...) -> None: ...
+
+class UnmapMemoryRequest(_message.Message):
+    __slots__ = ("pdid", "va", "length")
+    PDID_FIELD_NUMBER: _ClassVar[int]
+    VA_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    pdid: int
+    va: int
+    length: int
+    def __init__(self, pdid: _Optional[int] = ..., va: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+
+class UnmapMemoryResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ProtectMemoryRequest(_message.Message):
+    __slots__ = ("pdid", "va", "length", "rights")
+    PDID_FIELD_NUMBER: _ClassVar[int]
+    VA_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    RIGHTS_FIELD_NUMBER: _ClassVar[int]
+    pdid: int
+    va: int
+    length: int
+    rights: _types_pb2.Rights
+    def __init__(self, pdid: _Optional[int] = ..., va: _Optional[int] = ..., length: _Optional[int] = ..., rights: _Optional[_Union[_types_pb2.Rights, str]] = ...) -> None: ...
+
+class ProtectMemoryResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReadMemoryRequest(_message.Message):
+    __slots__ = ("pdid", "va", "length")
+    PDID_FIELD_NUMBER: _ClassVar[int]
+    VA_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    pdid: int
+    va: int
+    length: int
+    def __init__(self, pdid: _Optional[int] = ..., va: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+
+class ReadMemoryResponse(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class WriteMemoryRequest(_message.Message):
+    __slots__ = ("pdid", "va", "data")
+    PDID_FIELD_NUMBER: _ClassVar[int]
+    VA_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    pdid: int
+    va: int
+    data: bytes
+    def __init__(self, pdid: _Optional[int] = ..., va: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class WriteMemoryResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReadRequest(_message.Message):
+    __slots__ = ("address", "width", "length")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    address: int
+    width: int
+    length: int
+    def __init__(self, address: _Optional[int] = ..., width: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+
+class ReadResponse(_message.Message):
+    __slots__ = ("value", "data")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    value: int
+    data: bytes
+    def __init__(self, value: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class WriteRequest(_message.Message):
+    __slots__ = ("address", "width", "value", "data")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    address: int
+    width: int
+    value: int
+    data: bytes
+    def __init__(self, address: _Optional[int] = ..., width: _Optional[int] = ..., value: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class WriteResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class TransferRequest(_message.Message):
+    __slots__ = ("packed", "work")
+    PACKED_FIELD_NUMBER: _ClassVar[int]
+    WORK_FIELD_NUMBER: _ClassVar[int]
+    packed: bytes
+    work: _containers.RepeatedCompositeFieldContainer[WorkRequest]
+    def __init__(self, packed: _Optional[bytes] = ..., work: _Optional[_Iterable[_Union[WorkRequest, _Mapping]]] = ...) -> None: ...
+
+class TransferResponse(_message.Message):
+    __slots__ = ("packed", "completions")
+    PACKED_FIELD_NUMBER: _ClassVar[int]
+    COMPLETIONS_FIELD_NUMBER: _ClassVar[int]
+    packed: bytes
+    completions: _containers.RepeatedCompositeFieldContainer[Completion]
+    def __init__(self, packed: _Optional[bytes] = ..., completions: _Optional[_Iterable[_Union[Completion, _Mapping]]] = ...) -> None: ...
+
+class WorkRequest(_message.Message):
+    __slots__ = ("wr_id", "opcode", "src", "dst", "length", "data", "operand", "compare", "fence")
+    WR_ID_FIELD_NUMBER: _ClassVar[int]
+    OPCODE_FIELD_NUMBER: _ClassVar[int]
+    SRC_FIELD_NUMBER: _ClassVar[int]
+    DST_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    OPERAND_FIELD_NUMBER: _ClassVar[int]
+    COMPARE_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    wr_id: int
+    opcode: Opcode
+    src: int
+    dst: int
+    length: int
+    data: bytes
+    operand: int
+    compare: int
+    fence: bool
+    def __init__(self, wr_id: _Optional[int] = ..., opcode: _Optional[_Union[Opcode, str]] = ..., src: _Optional[int] = ..., dst: _Optional[int] = ..., length: _Optional[int] = ..., data: _Optional[bytes] = ..., operand: _Optional[int] = ..., compare: _Optional[int] = ..., fence: bool = ...) -> None: ...
+
+class Completion(_message.Message):
+    __slots__ = ("wr_id", "status", "reason", "bytes", "value", "data", "definite", "node", "syndrome", "posted_ns", "completed_ns", "timing_ns")
+    class TimingNsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    WR_ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    DEFINITE_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    SYNDROME_FIELD_NUMBER: _ClassVar[int]
+    POSTED_NS_FIELD_NUMBER: _ClassVar[int]
+    COMPLETED_NS_FIELD_NUMBER: _ClassVar[int]
+    TIMING_NS_FIELD_NUMBER: _ClassVar[int]
+    wr_id: int
+    status: int
+    reason: str
+    bytes: int
+    value: int
+    data: bytes
+    definite: bool
+    node: str
+    syndrome: Syndrome
+    posted_ns: int
+    completed_ns: int
+    timing_ns: _containers.ScalarMap[str, int]
+    def __init__(self, wr_id: _Optional[int] = ..., status: _Optional[int] = ..., reason: _Optional[str] = ..., bytes: _Optional[int] = ..., value: _Optional[int] = ..., data: _Optional[bytes] = ..., definite: bool = ..., node: _Optional[str] = ..., syndrome: _Optional[_Union[Syndrome, _Mapping]] = ..., posted_ns: _Optional[int] = ..., completed_ns: _Optional[int] = ..., timing_ns: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class Syndrome(_message.Message):
+    __slots__ = ("iova", "stream_id", "context_bank", "stage", "level", "write", "fsr", "fsynr0")
+    IOVA_FIELD_NUMBER: _ClassVar[int]
+    STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_BANK_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    WRITE_FIELD_NUMBER: _ClassVar[int]
+    FSR_FIELD_NUMBER: _ClassVar[int]
+    FSYNR0_FIELD_NUMBER: _ClassVar[int]
+    iova: int
+    stream_id: int
+    context_bank: int
+    stage: int
+    level: int
+    write: bool
+    fsr: int
+    fsynr0: int
+    def __init__(self, iova: _Optional[int] = ..., stream_id: _Optional[int] = ..., context_bank: _Optional[int] = ..., stage: _Optional[int] = ..., level: _Optional[int] = ..., write: bool = ..., fsr: _Optional[int] = ..., fsynr0: _Optional[int] = ...) -> None: ...
+
+class ExchangeRequest(_message.Message):
+    __slots__ = ("frame",)
+    FRAME_FIELD_NUMBER: _ClassVar[int]
+    frame: bytes
+    def __init__(self, frame: _Optional[bytes] = ...) -> None: ...
+
+class ExchangeResponse(_message.Message):
+    __slots__ = ("frame",)
+    FRAME_FIELD_NUMBER: _ClassVar[int]
+    frame: bytes
+    def __init__(self, frame: _Optional[bytes] = ...) -> None: ...
