@@ -20,7 +20,14 @@ def generate(out: Path) -> list[Path]:
     """Write the Python modules below `out`; return their paths relative to it."""
     includes = Path(grpc_tools.__file__).parent / "_proto"
     files = [str(p.relative_to(PROTO)) for p in sorted((PROTO / "unimem" / "v1").glob("*.proto"))]
-    args = ["protoc", f"-I{PROTO}", f"-I{includes}", f"--python_out={out}", f"--pyi_out={out}", f"--grpc_python_out={out}"]
+    args = [
+        "protoc",
+        f"-I{PROTO}",
+        f"-I{includes}",
+        f"--python_out={out}",
+        f"--pyi_out={out}",
+        f"--grpc_python_out={out}",
+    ]
     if protoc.main([*args, *files]):
         sys.exit("protoc failed")
     # types.proto has no service: its empty stub module would be noise.
@@ -35,9 +42,15 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as tmp:
         fresh = generate(Path(tmp))
-        stale = [p for p in fresh if not (OUT / p).exists() or not filecmp.cmp(Path(tmp) / p, OUT / p, shallow=False)]
+        stale = [
+            p
+            for p in fresh
+            if not (OUT / p).exists() or not filecmp.cmp(Path(tmp) / p, OUT / p, shallow=False)
+        ]
         if stale:
-            sys.exit(f"generated code is not what proto/ says: {', '.join(map(str, stale))}; run `make proto`")
+            sys.exit(
+                f"generated code is not what proto/ says: {', '.join(map(str, stale))}; run `make proto`"
+            )
 
 
 if __name__ == "__main__":

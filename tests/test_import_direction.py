@@ -34,9 +34,25 @@ FLOORS = {
 GROUND = {"_jit"}
 
 #: What a state machine must not import: rule 1, the model does no I/O.
-IO_MODULES = {"asyncio", "threading", "socket", "selectors", "grpc", "aiomqtt", "subprocess", "concurrent", "uvloop"}
+IO_MODULES = {
+    "asyncio",
+    "threading",
+    "socket",
+    "selectors",
+    "grpc",
+    "aiomqtt",
+    "subprocess",
+    "concurrent",
+    "uvloop",
+}
 #: The wall clock and global randomness.
-CALLS = {("time", "time"), ("time", "monotonic"), ("time", "perf_counter"), ("time", "sleep"), ("datetime", "now")}
+CALLS = {
+    ("time", "time"),
+    ("time", "monotonic"),
+    ("time", "perf_counter"),
+    ("time", "sleep"),
+    ("datetime", "now"),
+}
 
 
 def imports(path: Path, package: str) -> Iterator[tuple[int, str]]:
@@ -48,7 +64,11 @@ def imports(path: Path, package: str) -> Iterator[tuple[int, str]]:
             for alias in node.names:
                 yield node.lineno, alias.name
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(parts[: len(parts) - node.level + (path.name == "__init__.py")]) if node.level else ""
+            base = (
+                ".".join(parts[: len(parts) - node.level + (path.name == "__init__.py")])
+                if node.level
+                else ""
+            )
             base = ".".join(filter(None, [base if node.level else "", node.module or ""]))
             yield node.lineno, base
             for alias in node.names:
@@ -96,7 +116,8 @@ def io_violations() -> list[str]:
     model = [
         p
         for p in sources("unimem_node")
-        if p.relative_to(ROOT / "nodes" / "unimem_node").parts[0].removesuffix(".py") not in {"service", "_jit"}
+        if p.relative_to(ROOT / "nodes" / "unimem_node").parts[0].removesuffix(".py")
+        not in {"service", "_jit"}
     ]
     model.append(ROOT / "coordinator" / "unimem_coordinator" / "core.py")
     found = []
@@ -128,7 +149,10 @@ def test_floors_import_downward() -> None:
 
 def test_every_module_of_a_node_is_on_a_floor() -> None:
     known = set(FLOORS) | GROUND | {"__init__", "warmup"}
-    found = {p.relative_to(ROOT / "nodes" / "unimem_node").parts[0].removesuffix(".py") for p in sources("unimem_node")}
+    found = {
+        p.relative_to(ROOT / "nodes" / "unimem_node").parts[0].removesuffix(".py")
+        for p in sources("unimem_node")
+    }
     assert found <= known
 
 

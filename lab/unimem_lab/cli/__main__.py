@@ -1,0 +1,5 @@
+"""`python -m unimem_lab.cli`: what the `unimem` script does, for child processes of `unimem up`."""
+
+from unimem_lab.cli import main
+
+main()

@@ -1,0 +1,334 @@
+"""A cluster in one process: one virtual clock, one event queue, the same bytes for the same seed.
+
+    with SimCluster(nodes=4, seed=1) as cluster, cluster.client(home="n0") as um:
+        there = um.alloc(4096, node="n2")
+        um.put(there, b"hello")
+
+Nodes are the model itself (`unimem_node.mpsoc.node.Node`), the fabric carries frames in memory, the
+coordinator is its core with direct calls. Clients are the SDK's. Time is the model's: exact, and unrelated to
+the wall clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from unimem._port import Batch, Work
+from unimem.async_client import AsyncClient
+from unimem.client import Client
+from unimem.v1 import coordinator_pb2 as pb
+from unimem.wire import COMPLETION, TIMING_PARTS, CompletionFlags, Op, Side, Status
+from unimem_lab.sim_control import SimControl
+from unimem_lab.sim_port import BATCH, AsyncSimPort, Doorbell, SimPort
+from unimem_node.clock import EventLog, Scheduler, named_stream
+from unimem_node.fabric.memory import MemoryFabric
+from unimem_node.fabric.topology import check_topology
+from unimem_node.mpsoc.node import Node
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_BATCH_NUMBER = 32
+_POSITION = np.uint64((1 << _BATCH_NUMBER) - 1)
+_SINGLE = np.uint64((1 << 64) - 1)  # in place of a batch's number
+
+
+class _Waiting:
+    """A batch under way: where it was staged, and where its reads go."""
+
+    __slots__ = ("batch", "bell", "left", "offsets", "staged", "view")
+
+    def __init__(self, batch: Batch, bell: Doorbell, staged: int, view: Any, offsets: np.ndarray) -> None:
+        self.batch, self.bell, self.staged, self.view, self.offsets = batch, bell, staged, view, offsets
+        self.left = len(batch.requests)
+
+
+class SimCluster:
+    """`nodes` simulated MPSoCs, named n0, n1, …, and a coordinator. Not for use by several threads.
+
+    `log=True` records completions, faults and interrupts in `events`. `fast=False` runs the readable paths.
+    Raises ValueError for a topology that cannot wire so many nodes.
+    """
+
+    def __init__(
+        self,
+        nodes: int = 4,
+        *,
+        seed: int = 1,
+        platform: str = "zynqmp",
+        topology: str = "full",
+        memory_bytes: int = 4 << 30,
+        fast: bool = True,
+        log: bool = False,
+    ) -> None:
+        check_topology(topology, nodes)
+        self.seed, self.topology = seed, topology
+        self.scheduler = Scheduler()
+        self.events: EventLog | None = EventLog() if log else None
+        self._options: dict[str, Any] = {
+            "platform": platform,
+            "memory_bytes": memory_bytes,
+            "seed": seed,
+            "fast": fast,
+        }
+        self._fabric = MemoryFabric(self.scheduler)
+        self._nodes: dict[str, Node] = {}
+        self._tokens: dict[str, str] = {}
+        self._boots = named_stream(seed, "boot")
+        secrets = named_stream(seed, "tokens")
+        self.control = SimControl(self._nodes, lambda: f"{secrets.getrandbits(128):032x}", self._now_ns)
+        self._ids = count(1)
+        self._batch_numbers = count(0)
+        self._works: dict[int, tuple[Work, Doorbell, int, Any]] = {}
+        self._batches: dict[int, _Waiting] = {}
+        self._posters: dict[int, Node] = {}
+        #: Doorbells with something queued, in the order in which that happened.
+        self.rung: dict[Doorbell, None] = {}
+        self.nodes_changed = False
+        self.nodes: tuple[str, ...] = tuple(f"n{i}" for i in range(nodes))
+        for name in self.nodes:
+            self._start(name)
+        self._announce()
+
+    def _now_ns(self) -> int:
+        return self.scheduler.now_ps // 1000
+
+    # -- nodes
+
+    def _start(self, name: str) -> None:
+        request = pb.RegisterNodeRequest(
+            name=name,
+            address=f"{name}:7410",
+            platform=self._options["platform"],
+            memory_bytes=self._options["memory_bytes"],
+            boot_id=self._boots.getrandbits(64) | 1,
+        )
+        registered = cast("pb.RegisterNodeResponse", self.control.call(request))
+        info = registered.node
+        self._tokens[name] = registered.lease_token
+        node = Node(
+            name,
+            info.index,
+            incarnation=info.incarnation,
+            scheduler=self.scheduler,
+            # topology=self.topology,
+            log=self.events,
+            **self._options,
+        )
+        self._nodes[name] = node
+        self._fabric.attach(info.index, node)
+
+    def _announce(self) -> None:
+        """Give everybody the route table, and nodes what the coordinator has for them."""
+        table = cast("pb.ListNodesResponse", self.control.call(pb.ListNodesRequest()))
+        rows = [(n.index, n.name, n.window_base, n.window_size, n.incarnation, n.state) for n in table.nodes]
+        for node in self._nodes.values():
+            node.set_routes(rows)
+        self.control.settle()
+
+    def node(self, name: str) -> Node:
+        """The model of a running node. Raises LookupError with the names there are."""
+        return self.running(name)
+
+    def running(self, name: str) -> Node:
+        """As `node`."""
+        try:
+            return self._nodes[name]
+        except KeyError:
+            raise LookupError(f"node {name} is not running; running are {', '.join(self._nodes)}") from None
+
+    def kill(self, name: str) -> None:
+        """A node dies with its memory: peers lose it, its own work is PEER_LOST, the coordinator is told."""
+        self.ring()
+        node = self.running(name)
+        del self._nodes[name]
+        self.nodes_changed = True
+        self._posters.pop(node.index, None)
+        self._fabric.cut(node.index, f"node {name} was killed")
+        self.control.call(pb.DeregisterNodeRequest(name=name, lease_token=self._tokens[name]))
+        self._drop(node, f"node {name} was killed")
+        self._announce()
+        node.close()
+
+    def restart(self, name: str) -> None:
+        """Start a killed node again: the same window, a new incarnation, empty memory."""
+        if name in self._nodes or name not in self.nodes:
+            raise ValueError(f"node {name} is running, or was never there")
+        self._start(name)
+        self.nodes_changed = True
+        self._announce()
+
+    def _drop(self, node: Node, why: str) -> None:
+        """What was posted on a node that died: its client cannot know how it ended."""
+        for wr_id, (work, bell, _, _) in list(self._works.items()):
+            if bell.node is node:
+                del self._works[wr_id]
+                rows = np.zeros(1, COMPLETION)
+                rows["status"] = Status.PEER_LOST
+                rows["flags"] = CompletionFlags.DEFINITE if work.op == Op.READ else 0
+                work.note = why
+                work.on_done(Status.PEER_LOST, rows, 0)
+        for number, waiting in list(self._batches.items()):
+            if waiting.bell.node is node:
+                del self._batches[number]
+                rows = np.zeros(len(waiting.batch.requests), COMPLETION)
+                rows["status"] = Status.PEER_LOST
+                waiting.batch.note = why
+                waiting.batch.on_rows(rows, np.arange(len(rows)))
+
+    # -- clients
+
+    def client(self, home: str | None = None, domain: str | None = None) -> Client:
+        """A client on `home` (None: the coordinator chooses); close it, or use it as a context manager."""
+        return Client(self._port(home, domain))
+
+    def async_client(self, home: str | None = None, domain: str | None = None) -> AsyncClient:
+        """The same with awaitable verbs."""
+        return AsyncClient(AsyncSimPort(self._port(home, domain)))
+
+    def _port(self, home: str | None, domain: str | None) -> SimPort:
+        request = pb.OpenSessionRequest(home=home or "", domain=domain or "")
+        return SimPort(self, cast("pb.OpenSessionResponse", self.control.call(request)))
+
+    # -- what ports use
+
+    def expect(self, work: Work, bell: Doorbell, staged: int, view: Any) -> int:
+        """An id for `work`, whose completion is awaited from now on."""
+        wr_id = next(self._ids)
+        self._works[wr_id] = (work, bell, staged, view)
+        self._posters[bell.index] = bell.node
+        return wr_id
+
+    def expect_batch(
+        self, batch: Batch, bell: Doorbell, staged: int, view: Any, offsets: np.ndarray
+    ) -> np.ndarray:
+        """Ids for the requests of `batch`."""
+        number = next(self._batch_numbers)
+        self._batches[number] = _Waiting(batch, bell, staged, view, offsets)
+        self._posters[bell.index] = bell.node
+        return np.arange(len(batch.requests), dtype=np.uint64) + np.uint64(BATCH | number << _BATCH_NUMBER)
+
+    def ring(self) -> None:
+        """Ring the doorbells: everything queued is posted, and what can be done at once is done."""
+        rung = self.rung
+        while rung:
+            for bell in list(rung):
+                del rung[bell]
+                node = bell.node
+                if self._nodes.get(node.name) is not node:
+                    continue  # it died; its work has been completed as lost
+                if bell.count:
+                    bell.ring()
+                node.pump()
+                self._fabric.carry(bell.index)
+            self._collect()
+
+    def drive(self, done: Callable[[], bool]) -> bool:
+        """Let things happen until `done()`, or until nothing is left to happen; returns `done()`."""
+        self.ring()
+        step = self.scheduler.step
+        while not done():
+            if not step():
+                return done()
+            self._collect()
+            if self.rung:
+                self.ring()
+        return True
+
+    def run(self) -> None:
+        """Let everything happen that is going to."""
+        self.drive(lambda: False)
+
+    def _collect(self) -> None:
+        """Give completions to whom they belong."""
+        for node in tuple(self._posters.values()):
+            rows = node.take_completions()
+            if len(rows):
+                self._deliver(node, rows)
+
+    def _deliver(self, node: Node, rows: np.ndarray, record: bool = True) -> None:
+        if record and self.events is not None:
+            self._record(node, rows)
+        works = self._works
+        statuses = rows["status"].tolist()
+        ids = rows["wr_id"]
+        batched = ids >= np.uint64(BATCH)
+        if batched.any():
+            numbers = np.where(batched, (ids ^ np.uint64(BATCH)) >> np.uint64(_BATCH_NUMBER), _SINGLE)
+            for number in np.unique(numbers).tolist():
+                mine = rows[numbers == number]
+                if number == _SINGLE:
+                    self._deliver(node, mine, record=False)
+                else:
+                    self._deliver_batch(number, mine)
+            return
+        for i, wr_id in enumerate(ids.tolist()):
+            work, bell, staged, view = works.pop(wr_id)
+            status = statuses[i]
+            if staged:
+                out = work.out
+                if out is not None and status == 0:
+                    out[:] = view.data
+                bell.node.unstage(bell.pdid, staged)
+            work.on_done(status, rows, i)
+
+    def _deliver_batch(self, number: int, rows: np.ndarray) -> None:
+        """Rows of one batch."""
+        waiting = self._batches[number]
+        positions = (rows["wr_id"] & _POSITION).astype(np.int64)
+        out = waiting.batch.out
+        if out is not None:
+            for row, position in zip(rows, positions.tolist(), strict=True):
+                if row["status"] == Status.OK and row["op"] == Op.READ:
+                    length, at = (
+                        int(waiting.batch.requests["length"][position]),
+                        int(waiting.offsets[position]),
+                    )
+                    out[position, :length] = waiting.view[at : at + length]
+        waiting.left -= len(rows)
+        if waiting.left == 0:
+            del self._batches[number]
+            if waiting.staged:
+                waiting.bell.node.unstage(waiting.bell.pdid, waiting.staged)
+        waiting.batch.on_rows(rows, positions)
+
+    def _record(self, node: Node, rows: np.ndarray) -> None:
+        assert self.events is not None
+        for row in rows:
+            self.events.record(
+                int(row["done_ps"]),
+                node.name,
+                "transfer",
+                op=Op(row["op"]).name if row["op"] in _OPS else int(row["op"]),
+                wr_id=int(row["wr_id"]),
+                pdid=int(row["pdid"]),
+                status=Status(row["status"]).name,
+                side=Side(row["side"]).name,
+                bytes=int(row["bytes"]),
+                posted_ps=int(row["posted_ps"]),
+                parts_ps=dict(zip(TIMING_PARTS, row["parts_ps"].tolist(), strict=True)),
+            )
+
+    # -- end
+
+    def close(self) -> None:
+        """Give all simulated memory back; idempotent."""
+        self._fabric.close()
+        for node in self._nodes.values():
+            node.close()
+        self._nodes.clear()
+
+    def __enter__(self) -> SimCluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_OPS = frozenset(Op)

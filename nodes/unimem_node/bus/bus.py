@@ -1,0 +1,154 @@
+"""The system bus: decodes a physical address to memory or to a device's registers.
+
+Accesses to memory may have any alignment and length. Registers are read and written in naturally aligned
+words of 4 or 8 bytes; anything else is answered SLVERR, an address at which nobody is, DECERR.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from unimem.addresses import fmt
+from unimem_node.bus.errors import BusError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+    from unimem_node.memory import PhysicalMemory
+
+
+class Device(Protocol):
+    """Something with registers. `size` is 4 or 8, `offset` a multiple of it, within the device's range."""
+
+    def read(self, offset: int, size: int) -> int:
+        """Return the value of the register at `offset`."""
+        ...
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Write `value` (unsigned, `size` bytes) to the register at `offset`."""
+        ...
+
+
+class Region(NamedTuple):
+    """A device's place on the bus."""
+
+    name: str
+    base: int
+    size: int
+    device: Device
+
+
+class Bus:
+    """Physical addresses of one node, as its CPU sees them."""
+
+    def __init__(self, memory: PhysicalMemory) -> None:
+        self.memory = memory
+        self._regions: list[Region] = []  # sorted by base
+        self._bases: list[int] = []
+
+    def attach(self, name: str, base: int, size: int, device: Device) -> None:
+        """Let `device` answer at ``[base, base + size)``; raises `ValueError` on overlap or a bad range."""
+        if size <= 0 or base < 0 or base % 8 or size % 8:
+            raise ValueError(f"device {name}: base {fmt(base)} and size {fmt(size)} must be multiples of 8")
+        others: list[tuple[str, int, int]] = [(r.name, r.base, r.size) for r in self._regions]
+        others += [(f"memory bank {b.name}", b.base, b.size) for b in self.memory.banks]
+        for other, start, length in others:
+            if base < start + length and start < base + size:
+                raise ValueError(f"device {name} at {fmt(base)} overlaps {other} at {fmt(start)}")
+        at = bisect_right(self._bases, base)
+        self._bases.insert(at, base)
+        self._regions.insert(at, Region(name, base, size, device))
+
+    def devices(self) -> list[Region]:
+        """Return what is attached, by address."""
+        return list(self._regions)
+
+    def read32(self, address: int) -> int:
+        """Return the 32-bit word at `address`."""
+        if self.memory.find(address, 4) >= 0:
+            return self.memory.read32(address)
+        return self._device_read(address, 4)
+
+    def read64(self, address: int) -> int:
+        """Return the 64-bit word at `address`."""
+        if self.memory.find(address, 8) >= 0:
+            return self.memory.read64(address)
+        return self._device_read(address, 8)
+
+    def write32(self, address: int, value: int) -> None:
+        """Write the low 32 bits of `value` at `address`."""
+        if self.memory.find(address, 4) >= 0:
+            self.memory.write32(address, value)
+        else:
+            self._device_write(address, 4, value & 0xFFFF_FFFF)
+
+    def write64(self, address: int, value: int) -> None:
+        """Write the low 64 bits of `value` at `address`."""
+        if self.memory.find(address, 8) >= 0:
+            self.memory.write64(address, value)
+        else:
+            self._device_write(address, 8, value & 0xFFFF_FFFF_FFFF_FFFF)
+
+    def read(self, pa: int, n: int) -> bytes:
+        """Return `n` bytes from `pa`: memory, or whole 32-bit registers one after the other."""
+        if self.memory.find(pa, n) >= 0:
+            return self.memory.read(pa, n)
+        self._check_words(pa, n)
+        return b"".join(self._device_read(pa + i, 4).to_bytes(4, "little") for i in range(0, n, 4))
+
+    def write(self, pa: int, data: ReadableBuffer | npt.NDArray[Any]) -> None:
+        """Write `data` at `pa`: memory, or whole 32-bit registers one after the other.
+
+        Nothing is written when memory refuses; registers before the one that refuses have been written.
+        """
+        source = memoryview(cast("ReadableBuffer", data)).cast("B")
+        n = len(source)
+        if self.memory.find(pa, n) >= 0:
+            self.memory.write(pa, source)
+            return
+        self._check_words(pa, n)
+        for i in range(0, n, 4):
+            self._device_write(pa + i, 4, int.from_bytes(source[i : i + 4], "little"))
+
+    def view(self, pa: int, n: int) -> npt.NDArray[np.uint8]:
+        """Return memory's bytes ``[pa, pa + n)`` themselves; registers cannot be viewed (DECERR)."""
+        return self.memory.view(pa, n)
+
+    def zero(self, pa: int, n: int) -> None:
+        """Clear memory ``[pa, pa + n)`` and give its whole pages back to the host."""
+        self.memory.zero(pa, n)
+
+    def _check_words(self, pa: int, n: int) -> None:
+        self._region(pa, 1)
+        if n < 0 or n % 4 or pa % 4:
+            raise BusError(
+                pa, "SLVERR", f"registers at {fmt(pa)} are read and written in words, not {n} bytes"
+            )
+
+    def _region(self, address: int, size: int) -> Region:
+        at = bisect_right(self._bases, address) - 1
+        if at >= 0:
+            region = self._regions[at]
+            if address + size <= region.base + region.size:
+                return region
+        raise BusError(address, "DECERR", f"nobody answers at {fmt(address)}")
+
+    def _device_read(self, address: int, size: int) -> int:
+        region = self._region(address, size)
+        if address % size:
+            raise BusError(
+                address, "SLVERR", f"{region.name}: {size}-byte read at {fmt(address)} is not aligned"
+            )
+        return region.device.read(address - region.base, size)
+
+    def _device_write(self, address: int, size: int, value: int) -> None:
+        region = self._region(address, size)
+        if address % size:
+            raise BusError(
+                address, "SLVERR", f"{region.name}: {size}-byte write at {fmt(address)} is not aligned"
+            )
+        region.device.write(address - region.base, size, value)

@@ -1,0 +1,57 @@
+"""What a platform says about a DMA engine: where its registers are, its stream, its data path, its speed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+#: Picoseconds in a microsecond: a clock of m MHz has a period of this / m.
+_PS_PER_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class DataPath:
+    """The AXI side of an engine: width, clock, and the cycles from the start bit to the first request."""
+
+    width_bytes: int
+    clock_mhz: int
+    setup_cycles: int = 0
+
+    def cycles_ps(self, cycles: int) -> int:
+        """Time of `cycles` clocks, rounded up to a picosecond."""
+        return -(-cycles * _PS_PER_US // self.clock_mhz)
+
+    @property
+    def setup_ps(self) -> int:
+        """From the write that starts a transfer to its first request."""
+        return self.cycles_ps(self.setup_cycles)
+
+    def data_ps(self, n: int) -> int:
+        """Time of `n` bytes on the data path, one beat a clock; the read and the write side overlap."""
+        return self.cycles_ps(-(-n // self.width_bytes))
+
+
+@dataclass(frozen=True, slots=True)
+class ZdmaSpec:
+    """One ZDMA channel (FPD: GDMA, 128 bit; LPD: ADMA, 64 bit)."""
+
+    name: str
+    base: int
+    size: int
+    spi: int
+    stream_id: int
+    path: DataPath
+
+
+@dataclass(frozen=True, slots=True)
+class CdmaSpec:
+    """One AXI CDMA in the PL. `stream_id` is None on a port that does not pass the SMMU."""
+
+    name: str
+    base: int
+    size: int
+    spi: int
+    stream_id: int | None
+    path: DataPath
+    length_bits: int = 26
+    abort_response: Literal["SLVERR", "DECERR"] = "SLVERR"

@@ -1,0 +1,326 @@
+"""Examining a received frame, compiled: the common case of `target.Target` and `source.Source.answer_one`.
+
+One call goes through a frame's packets up to where the reply must end: requests are checked, translated and
+executed, answers settle what is in flight. The reply is built meanwhile: one ACK packet with a record for
+each WRITE, a RESPONSE for each READ and atomic. Anything unusual stops at that packet with nothing of it
+done, but for a refused address: then the bytes before it are in memory and C_MOVED, C_COST say how far.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unimem_node._jit import njit, njit_inline, store64
+from unimem_node.dma._fast import locate
+from unimem_node.mmu._fast import ACCESS_WRITE
+
+from . import _fast_columns as col
+from ._fast_answer import settle_acks, settle_response
+from ._fast_crc import header_crc, packet_crc
+from ._fast_frame import (
+    close_buffer,
+    gather,
+    get32,
+    get64,
+    memory_ps,
+    open_buffer,
+    pad,
+    scatter,
+    seal,
+    stop_at_fault,
+)
+from ._fast_handle import open_arrays, open_state
+from ._fast_tables import find_slot, wire_ps
+
+MAX_U32 = 0xFFFF_FFFF
+
+
+@njit_inline
+def plain_header(s: Any, peer: int, frame: Any) -> Any:
+    """Number of packets of a frame whose header is the common case, or -1."""
+    n = frame.shape[0]
+    if n < col.HEADER + col.PACKET_BYTES or get64(frame, 0) != col.MAGIC_VERSION_KIND:
+        return -1
+    count = get32(frame, col.H_COUNT)
+    if get32(frame, col.H_COUNT + 4) != col.PACKET_BYTES or get64(frame, col.H_TOTAL) != n:
+        return -1
+    if count == 0 or col.HEADER + count * col.PACKET_BYTES > n:
+        return -1
+    if get64(frame, col.H_SRC) != s.peers[peer, col.P_INDEX] | s.node[col.N_INDEX] << 32:
+        return -1
+    if get32(frame, col.H_SRC_INCARNATION) != s.peers[peer, col.P_SEEN_INCARNATION]:
+        return -1
+    if get32(frame, col.H_DST_INCARNATION) != s.node[col.N_INCARNATION]:
+        return -1
+    if get32(frame, col.H_CONNECTION) != s.peers[peer, col.P_SEEN_CONNECTION]:
+        return -1
+    time = get64(frame, col.H_TIME)
+    if time < 0 or time >= col.TIME_LIMIT or get32(frame, col.H_CRC) != header_crc(frame):
+        return -1
+    return count
+
+
+@njit
+def open_reply(s: Any, frame: Any, buffer: Any) -> Any:
+    """Plan the reply to the packets from C_PACKET on, as many as one frame can answer, and begin it."""
+    cursor = s.cursor
+    acks = 0
+    responses = 0
+    payload = 0
+    room = s.node[col.N_FRAME_PAYLOAD]
+    i = cursor[col.C_PACKET]
+    while i < cursor[col.C_COUNT]:
+        at = col.HEADER + i * col.PACKET_BYTES
+        op = frame[at]
+        if op == col.OP_WRITE:
+            acks += 1
+        elif op == col.OP_READ:
+            n = get32(frame, at + col.X_LENGTH)
+            if n <= room:
+                if payload + n > room:
+                    break
+                payload += (n + 7) & ~7
+                responses += 1
+        elif op >= col.OP_FETCH_ADD and op <= col.OP_SWAP:
+            responses += 1
+        i += 1
+    cursor[col.C_END] = i
+    slots = responses + (1 if acks > 0 else 0)
+    if slots == 0:
+        cursor[col.C_OPEN] = 1
+        cursor[col.C_SLOTS] = 0
+        cursor[col.C_USED] = 0
+        cursor[col.C_ACKS] = 0
+        return buffer
+    buffer = open_buffer(s, buffer, slots, acks * col.ACK_BYTES + payload)
+    cursor[col.C_RECORDS] = cursor[col.C_PAYLOAD]
+    cursor[col.C_PAYLOAD] += acks * col.ACK_BYTES
+    return buffer
+
+
+@njit_inline
+def add_ack(s: Any, buffer: Any, token: int, time: int, wait: int, translate: int, memory: int) -> None:
+    """Append an ACK record to the reply."""
+    cursor = s.cursor
+    at = cursor[col.C_RECORDS] + cursor[col.C_ACKS] * col.ACK_BYTES
+    cursor[col.C_ACKS] += 1
+    store64(buffer, at, token)
+    store64(buffer, at + col.ACK_TIME, time)
+    store64(buffer, at + col.ACK_WAIT, wait)
+    store64(buffer, at + col.ACK_TRANSLATE, min(translate, MAX_U32) | min(memory, MAX_U32) << 32)
+    cursor[col.C_TIME] = max(cursor[col.C_TIME], time)
+
+
+@njit_inline
+def add_response(
+    s: Any, buffer: Any, domain: int, seq: int, n: int, carried: int, token: int, time: int, wait: int,
+    value: Any, translate: int, memory: int,
+) -> None:  # fmt: skip
+    """Append a RESPONSE to the reply; its `carried` payload bytes are at C_PAYLOAD already."""
+    cursor = s.cursor
+    at = col.HEADER + cursor[col.C_USED] * col.PACKET_BYTES
+    payload = cursor[col.C_PAYLOAD]
+    flags = col.HAS_PAYLOAD if carried else 0
+    store64(buffer, at, col.OP_RESPONSE | flags << 8 | domain << 32)
+    store64(buffer, at + col.X_SEQ, seq | n << 32)
+    store64(buffer, at + col.X_VA, wait)
+    store64(buffer, at + col.X_TOKEN, token)
+    store64(buffer, at + col.X_TIME, time)
+    store64(buffer, at + col.X_OPERAND, value)
+    store64(buffer, at + col.X_COMPARE, min(translate, MAX_U32) | min(memory, MAX_U32) << 32)
+    seal(buffer, at, payload if carried else 0, carried)
+    cursor[col.C_PAYLOAD] = pad(buffer, payload + carried)
+    cursor[col.C_USED] += 1
+    cursor[col.C_TIME] = max(cursor[col.C_TIME], time)
+
+
+@njit
+def close_reply(s: Any, buffer: Any, peer: int) -> Any:
+    """Add the ACK packet and the header; an empty array when there is nothing to say."""
+    cursor = s.cursor
+    if cursor[col.C_ACKS] > 0:
+        at = col.HEADER + cursor[col.C_USED] * col.PACKET_BYTES
+        n = cursor[col.C_ACKS] * col.ACK_BYTES
+        store64(buffer, at, col.OP_ACK | col.HAS_PAYLOAD << 8)
+        store64(buffer, at + col.X_SEQ, n << 32)
+        store64(buffer, at + col.X_VA, 0)
+        store64(buffer, at + col.X_TOKEN, 0)
+        store64(buffer, at + col.X_TIME, cursor[col.C_TIME])
+        store64(buffer, at + col.X_OPERAND, 0)
+        store64(buffer, at + col.X_COMPARE, 0)
+        seal(buffer, at, cursor[col.C_RECORDS], n)
+        cursor[col.C_USED] += 1
+    if cursor[col.C_USED] == 0:
+        cursor[col.C_OPEN] = 0
+        return buffer[:0]
+    return close_buffer(s, buffer, peer, s.peers[peer, col.P_SEEN_INCARNATION])
+
+
+@njit_inline
+def serve(s: Any, peer: int, time: int, cost: int, memory: int) -> Any:
+    """Occupy the target engine for a request that arrived at `time`: (wait, done), in ps. Advances the sequence."""
+    start = max(time, s.node[col.N_TARGET_FREE])
+    done = start + cost + memory
+    s.node[col.N_TARGET_FREE] = done
+    s.peers[peer, col.P_EXPECTED] = (s.peers[peer, col.P_EXPECTED] + 1) & col.SEQ_MASK
+    return start - time, done
+
+
+@njit_inline
+def atomic_result(op: int, old: Any, operand: Any, compare: Any) -> Any:
+    """What an atomic leaves in memory."""
+    if op == col.OP_FETCH_ADD:
+        return old + operand
+    if op == col.OP_COMPARE_SWAP and old != compare:
+        return old
+    return operand
+
+
+@njit_inline
+def respond_read(
+    s: Any, buffer: Any, peer: int, domain: int, seq: int, n: int, token: int, wait: int, done: int,
+    cost: int, memory: int,
+) -> None:  # fmt: skip
+    """Answer a READ whose bytes are at C_PAYLOAD; they take their time on the link back."""
+    departure = max(done, s.peers[peer, col.P_LINK_FREE])
+    leaves = departure + wire_ps(s, peer, n)
+    s.peers[peer, col.P_LINK_FREE] = leaves
+    back = leaves + s.peers[peer, col.P_LATENCY]
+    add_response(s, buffer, domain, seq, n, n, token, back, wait, 0, cost, memory)
+    s.node[col.K_BYTES_READ] += n
+
+
+@njit_inline
+def respond_atomic(
+    s: Any, buffer: Any, peer: int, domain: int, seq: int, token: int, wait: int, done: int, value: Any,
+    cost: int, memory: int,
+) -> None:  # fmt: skip
+    """Answer an atomic, and remember the answer for a duplicate of it."""
+    add_response(
+        s, buffer, domain, seq, 8, 0, token, done + s.peers[peer, col.P_LATENCY], wait, value, cost, memory
+    )
+    row = s.node[col.N_REPLAY]
+    s.node[col.N_REPLAY] = (row + 1) % s.replay.shape[0]
+    s.replay[row, col.A_PEER] = peer
+    s.replay[row, col.A_SEQ] = seq
+    s.replay[row, col.A_VALUE] = value
+    s.replay[row, col.A_CONNECTION] = s.peers[peer, col.P_SEEN_CONNECTION]
+    s.node[col.K_ATOMICS] += 1
+
+
+@njit_inline
+def execute(
+    s: Any, handle: Any, arrays: Any, peer: int, frame: Any, at: int, payload: int, n: int, buffer: Any
+) -> Any:
+    """Do one request whose CRC is right; False when it stops here (C_STOP)."""
+    node = s.node
+    head = get64(frame, at)
+    op = head & 0xFF
+    domain = (head >> 32) & 0xFFFF
+    seq = get32(frame, at + col.X_SEQ)
+    va = get64(frame, at + col.X_VA)
+    time = get64(frame, at + col.X_TIME)
+    carries = (head >> 8) & col.HAS_PAYLOAD != 0
+    s.cursor[col.C_STOP] = col.STOP_PACKET
+    if seq != s.peers[peer, col.P_EXPECTED] or time < 0 or time >= col.TIME_LIMIT or node[col.N_ENABLED] == 0:
+        return False
+    if (
+        va < node[col.N_WINDOW_BASE]
+        or va >= node[col.N_WINDOW_END]
+        or n > node[col.N_WINDOW_END] - va
+        or n == 0
+    ):
+        return False
+    if carries != (op == col.OP_WRITE):
+        return False
+    slot = find_slot(s, domain)
+    if slot < 0:
+        return False
+    tbu = s.slots[slot, col.S_TBU]
+    bank = s.slots[slot, col.S_BANK]
+    token = get64(frame, at + col.X_TOKEN)
+    memory = memory_ps(arrays, n)
+    if op == col.OP_WRITE:
+        moved, code, level, cost = scatter(handle, tbu, bank, va, n, frame, payload)
+        if code != 0:
+            stop_at_fault(s, slot, va, moved, code, level, cost)
+            return False
+        wait, done = serve(s, peer, time, cost, memory)
+        add_ack(s, buffer, token, done + s.peers[peer, col.P_LATENCY], wait, cost, memory)
+        node[col.K_BYTES_WRITTEN] += n
+    elif op == col.OP_READ:
+        if n > node[col.N_FRAME_PAYLOAD]:
+            return False
+        moved, code, level, cost = gather(handle, tbu, bank, va, n, buffer, s.cursor[col.C_PAYLOAD])
+        if code != 0:
+            stop_at_fault(s, slot, va, moved, code, level, cost)
+            return False
+        wait, done = serve(s, peer, time, cost, memory)
+        respond_read(s, buffer, peer, domain, seq, n, token, wait, done, cost, memory)
+    else:
+        if n != 8 or va & 7 != 0:
+            return False
+        code, level, offset, _, cost = locate(arrays, tbu, bank, va, ACCESS_WRITE, 8)
+        if code != 0:
+            stop_at_fault(s, slot, va, 0, code, level, cost)
+            return False
+        old = get64(arrays.mem8, offset)
+        operand = get64(frame, at + col.X_OPERAND)
+        store64(arrays.mem8, offset, atomic_result(op, old, operand, get64(frame, at + col.X_COMPARE)))
+        wait, done = serve(s, peer, time, cost, memory)
+        respond_atomic(s, buffer, peer, domain, seq, token, wait, done, old, cost, memory)
+    node[col.K_BLOCKS_SERVED] += 1
+    return True
+
+
+@njit
+def receive(handle: Any, peer: int, frame: Any, buffer: Any) -> Any:
+    """Go through the packets of `frame` (read-only uint8) up to C_END; returns the reply. See C_STOP.
+
+    C_COUNT -1 says that the header has not been looked at.
+    """
+    arrays = open_arrays(handle)
+    s = open_state(handle)
+    node, cursor = s.node, s.cursor
+    if cursor[col.C_COUNT] < 0:
+        count = plain_header(s, peer, frame)
+        if count < 0:
+            cursor[col.C_STOP] = col.STOP_HEADER
+            return buffer
+        cursor[col.C_COUNT] = count
+        node[col.N_CLOCK] = max(node[col.N_CLOCK], get64(frame, col.H_TIME))
+        node[col.K_FRAMES_IN] += 1
+        node[col.K_PACKETS_IN] += count
+    if cursor[col.C_OPEN] == 0:
+        buffer = open_reply(s, frame, buffer)
+        if cursor[col.C_OPEN] == 0:
+            return buffer
+    records_end = col.HEADER + cursor[col.C_COUNT] * col.PACKET_BYTES
+    while cursor[col.C_PACKET] < cursor[col.C_END]:
+        at = col.HEADER + cursor[col.C_PACKET] * col.PACKET_BYTES
+        head = get64(frame, at)
+        op = head & 0xFF
+        n = get32(frame, at + col.X_LENGTH)
+        carried = n if (head >> 8) & col.HAS_PAYLOAD != 0 else 0
+        payload = 0
+        cursor[col.C_STOP] = col.STOP_PACKET
+        if carried > 0:
+            payload = get32(frame, at + col.X_PAYLOAD)
+            if payload & 7 != 0 or payload < records_end or payload + carried > frame.shape[0]:
+                return buffer
+        if packet_crc(frame, at, payload, carried) != get32(frame, at + col.X_CRC):
+            return buffer
+        if op >= col.OP_WRITE and op <= col.OP_SWAP:
+            if not execute(s, handle, arrays, peer, frame, at, payload, n, buffer):
+                return buffer
+        elif op == col.OP_ACK:
+            if not settle_acks(s, peer, frame, payload, carried):
+                return buffer
+        elif op == col.OP_RESPONSE:
+            if not settle_response(s, handle, arrays, peer, frame, at, payload, carried):
+                return buffer
+        else:
+            return buffer
+        cursor[col.C_PACKET] += 1
+    cursor[col.C_STOP] = col.STOP_DONE
+    return close_reply(s, buffer, peer)

@@ -1,0 +1,321 @@
+"""Rows and lists of the interface's tables: taking, queueing, answering, completing.
+
+Shared by the compiled paths, which inline it, and by the readable one, which calls it: there is one way to
+move a row from one list to another. Every function takes the `State` (here `s`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unimem_node._jit import njit_inline
+
+from . import _fast_columns as col
+
+
+@njit_inline
+def take_work(s: Any) -> Any:
+    """A free row of `work`; the caller has made sure that there is one."""
+    row = s.node[col.N_WORK_FREE]
+    if row >= 0:
+        s.node[col.N_WORK_FREE] = s.work[row, col.W_NEXT]
+    else:
+        row = s.node[col.N_WORK_TOP]
+        s.node[col.N_WORK_TOP] = row + 1
+    s.node[col.N_WORK_LIVE] += 1
+    return row
+
+
+@njit_inline
+def take_flight(s: Any) -> Any:
+    """A free row of `flight` with a new token; the caller has made sure that there is one."""
+    row = s.node[col.N_FLIGHT_FREE]
+    if row >= 0:
+        s.node[col.N_FLIGHT_FREE] = s.flight[row, col.F_NEXT]
+    else:
+        row = s.node[col.N_FLIGHT_TOP]
+        s.node[col.N_FLIGHT_TOP] = row + 1
+    s.node[col.N_FLIGHT_LIVE] += 1
+    generation = (s.flight[row, col.F_TOKEN] >> 32) + 1
+    s.flight[row, col.F_TOKEN] = (generation & 0x7FFF_FFFF) << 32 | row
+    s.flight[row, col.F_LIVE] = 1
+    return row
+
+
+@njit_inline
+def give_flight(s: Any, row: int) -> None:
+    """Free a row of `flight` and its share of the peer's window; answers to its token are late from now on."""
+    s.flight[row, col.F_LIVE] = 0
+    s.flight[row, col.F_NEXT] = s.node[col.N_FLIGHT_FREE]
+    s.node[col.N_FLIGHT_FREE] = row
+    s.node[col.N_FLIGHT_LIVE] -= 1
+    peer = s.flight[row, col.F_PEER]
+    s.peers[peer, col.P_BYTES] -= s.flight[row, col.F_LENGTH] + col.PACKET_BYTES
+    if s.peers[peer, col.P_HEAD] >= 0:
+        mark_ready(s, peer)
+
+
+@njit_inline
+def find_flight(s: Any, peer: int, token: int) -> Any:
+    """Row that waits for an answer with `token` from `peer`, or -1: late, forged, or somebody else's."""
+    row = token & 0xFFFF_FFFF
+    if token < 0 or row >= s.flight.shape[0]:
+        return -1
+    if (
+        s.flight[row, col.F_TOKEN] != token
+        or s.flight[row, col.F_LIVE] == 0
+        or s.flight[row, col.F_PEER] != peer
+    ):
+        return -1
+    return row
+
+
+@njit_inline
+def mark_ready(s: Any, peer: int) -> None:
+    """Put a peer at the end of those that have something to cut, unless it is there already."""
+    if s.peers[peer, col.P_READY] != col.NOT_READY:
+        return
+    s.peers[peer, col.P_READY] = -1
+    tail = s.node[col.N_READY_TAIL]
+    if tail < 0:
+        s.node[col.N_READY_HEAD] = peer
+    else:
+        s.peers[tail, col.P_READY] = peer
+    s.node[col.N_READY_TAIL] = peer
+
+
+@njit_inline
+def pop_ready(s: Any) -> Any:
+    """The next peer that has something to cut, or -1."""
+    peer = s.node[col.N_READY_HEAD]
+    if peer >= 0:
+        following = s.peers[peer, col.P_READY]
+        s.node[col.N_READY_HEAD] = following
+        if following < 0:
+            s.node[col.N_READY_TAIL] = -1
+        s.peers[peer, col.P_READY] = col.NOT_READY
+    return peer
+
+
+@njit_inline
+def enqueue(s: Any, row: int) -> None:
+    """Put a work request at the end of its peer's send queue."""
+    peer = s.work[row, col.W_PEER]
+    s.work[row, col.W_STATE] = col.WORK_QUEUED
+    s.work[row, col.W_NEXT] = -1
+    tail = s.peers[peer, col.P_TAIL]
+    if tail < 0:
+        s.peers[peer, col.P_HEAD] = row
+    else:
+        s.work[tail, col.W_NEXT] = row
+    s.peers[peer, col.P_TAIL] = row
+    s.domains[s.work[row, col.W_PDID], col.D_ACTIVE] += 1
+    mark_ready(s, peer)
+
+
+@njit_inline
+def dequeue(s: Any, peer: int) -> None:
+    """Take the head off a peer's send queue."""
+    row = s.peers[peer, col.P_HEAD]
+    following = s.work[row, col.W_NEXT]
+    s.peers[peer, col.P_HEAD] = following
+    if following < 0:
+        s.peers[peer, col.P_TAIL] = -1
+    s.work[row, col.W_STATE] = col.WORK_SENT
+
+
+@njit_inline
+def submit(s: Any, row: int) -> None:
+    """Queue a work request, or hold it: behind a fence that holds already, or as a fence behind work under way."""
+    domain = s.work[row, col.W_PDID]
+    held = s.domains[domain, col.D_HEAD] != 0
+    fenced = s.work[row, col.W_FLAGS] & col.FLAG_FENCE != 0 and s.domains[domain, col.D_ACTIVE] > 0
+    if not held and not fenced:
+        enqueue(s, row)
+        return
+    s.work[row, col.W_STATE] = col.WORK_HELD
+    s.work[row, col.W_NEXT] = -1
+    if held:
+        s.work[s.domains[domain, col.D_TAIL] - 1, col.W_NEXT] = row
+    else:
+        s.domains[domain, col.D_HEAD] = row + 1
+    s.domains[domain, col.D_TAIL] = row + 1
+
+
+@njit_inline
+def release(s: Any, domain: int) -> None:
+    """Everything before the fence is complete: queue the fenced request and what follows, up to the next fence."""
+    row = s.domains[domain, col.D_HEAD] - 1
+    while row >= 0 and (
+        s.domains[domain, col.D_ACTIVE] == 0 or s.work[row, col.W_FLAGS] & col.FLAG_FENCE == 0
+    ):
+        following = s.work[row, col.W_NEXT]
+        enqueue(s, row)
+        row = following
+    s.domains[domain, col.D_HEAD] = row + 1
+    if row < 0:
+        s.domains[domain, col.D_TAIL] = 0
+
+
+@njit_inline
+def answered(
+    s: Any, row: int, done: int, wait: int, translate: int, memory: int, here_translate: int, here_memory: int
+) -> None:
+    """Note the times of an answer; the parts are those of the way of the block that is answered last.
+
+    `wait`, `translate`, `memory` are the target's, `here_*` what a READ's bytes cost at home. The ACK part is
+    what is left of the time, so that the parts add up exactly.
+    """
+    work = s.flight[row, col.F_WORK]
+    earliest = s.flight[row, col.F_ARRIVAL] + wait + translate + memory + here_translate + here_memory
+    done = max(done, earliest)
+    if done < s.work[work, col.W_DONE]:
+        return
+    s.work[work, col.W_DONE] = done
+    s.work[work, col.W_PARTS + col.PART_ISSUE] = s.work[work, col.W_ISSUE]
+    s.work[work, col.W_PARTS + col.PART_SOURCE_TRANSLATE] = s.flight[row, col.F_TRANSLATE] + here_translate
+    s.work[work, col.W_PARTS + col.PART_SOURCE_MEMORY] = s.flight[row, col.F_MEMORY] + here_memory
+    s.work[work, col.W_PARTS + col.PART_LINK_WAIT] = s.flight[row, col.F_LINK_WAIT]
+    s.work[work, col.W_PARTS + col.PART_WIRE] = s.flight[row, col.F_WIRE]
+    s.work[work, col.W_PARTS + col.PART_TARGET_WAIT] = wait
+    s.work[work, col.W_PARTS + col.PART_TARGET_TRANSLATE] = translate
+    s.work[work, col.W_PARTS + col.PART_TARGET_MEMORY] = memory
+    s.work[work, col.W_PARTS + col.PART_ACK] = done - earliest
+
+
+@njit_inline
+def settle(s: Any, row: int, n: int) -> None:
+    """The packet in `row` is answered, `n` of its bytes are delivered: free it, and complete what it completes."""
+    work = s.flight[row, col.F_WORK]
+    s.work[work, col.W_BYTES] += n
+    s.work[work, col.W_PENDING] -= 1
+    give_flight(s, row)
+    if s.work[work, col.W_PENDING] == 0 and s.work[work, col.W_STATE] == col.WORK_SENT:
+        complete(s, work)
+
+
+@njit_inline
+def complete(s: Any, row: int) -> None:
+    """Write the completion of a work request that is in no list any more, and free its row.
+
+    The time stands in W_DONE and W_PARTS, a failure in W_STATUS and the columns after it.
+    """
+    out = s.node[col.N_DONE]
+    s.node[col.N_DONE] = out + 1
+    status = s.work[row, col.W_STATUS]
+    op = s.work[row, col.W_OP]
+    for i in range(3, 8):
+        s.done[out, i] = 0
+    s.done[out, 0] = s.work[row, col.W_ID]
+    head = status | op << 24
+    if status != 0:
+        s.node[col.K_FAILED] += 1
+        if op == col.OP_READ or s.work[row, col.W_TOUCHED] == 0:
+            head |= col.FLAG_DEFINITE << 32
+        head |= s.work[row, col.W_SIDE] << 16
+        head |= (
+            s.work[row, col.W_STAGE] << 40 | s.work[row, col.W_LEVEL] << 48 | s.work[row, col.W_ACCESS] << 56
+        )
+        s.done[out, 4] = s.work[row, col.W_IOVA]
+        s.done[out, 5] = s.work[row, col.W_STREAM] | s.work[row, col.W_BANK] << 32
+        s.done[out, 6] = s.work[row, col.W_FSR] | s.work[row, col.W_FSYNR0] << 32
+        s.done[out, 7] = s.work[row, col.W_NODE]
+    s.done[out, 1] = head
+    s.done[out, 2] = s.work[row, col.W_BYTES]
+    s.done[out, 3] = s.work[row, col.W_VALUE]
+    s.done[out, 7] |= s.work[row, col.W_PDID] << 32
+    done = s.work[row, col.W_DONE]
+    s.done[out, 8] = s.work[row, col.W_POSTED]
+    s.done[out, 9] = done
+    for i in range(col.PARTS):
+        s.done[out, 10 + i] = s.work[row, col.W_PARTS + i]
+    s.done[out, 19] = 0
+    s.node[col.N_CLOCK] = max(s.node[col.N_CLOCK], done)
+    s.node[col.K_COMPLETED] += 1
+    s.node[col.K_BYTES_DELIVERED] += s.work[row, col.W_BYTES]
+
+    domain = s.work[row, col.W_PDID]
+    active = s.work[row, col.W_STATE] >= col.WORK_QUEUED
+    s.work[row, col.W_STATE] = col.WORK_FREE
+    s.work[row, col.W_NEXT] = s.node[col.N_WORK_FREE]
+    s.node[col.N_WORK_FREE] = row
+    s.node[col.N_WORK_LIVE] -= 1
+    if active:
+        s.domains[domain, col.D_ACTIVE] -= 1
+        if s.domains[domain, col.D_ACTIVE] == 0 and s.domains[domain, col.D_HEAD] != 0:
+            release(s, domain)
+
+
+@njit_inline
+def find_slot(s: Any, domain: int) -> Any:
+    """PD slot of a process that is known to have a way through the SMMU, and its stamp renewed; -1: ask first."""
+    for slot in range(s.slots.shape[0]):
+        if s.slots[slot, col.S_PDID] == domain:
+            if s.slots[slot, col.S_ROUTE] != col.ROUTE_OPEN:
+                return -1
+            s.slots[slot, col.S_USED] = s.node[col.N_CLOCK]
+            return slot
+    return -1
+
+
+@njit_inline
+def find_route(s: Any, gva: int) -> Any:
+    """Row of the route whose range holds `gva`, or -1."""
+    low = 0
+    high = s.node[col.N_ROUTES]
+    while low < high:
+        middle = (low + high) >> 1
+        if s.routes[middle, col.R_END] <= gva:
+            low = middle + 1
+        else:
+            high = middle
+    if low < s.node[col.N_ROUTES] and s.routes[low, col.R_BASE] <= gva:
+        return low
+    return -1
+
+
+@njit_inline
+def next_block(s: Any, peer: int) -> Any:
+    """Bytes of the next block for `peer`; 0 when its queue is empty or its window full."""
+    row = s.peers[peer, col.P_HEAD]
+    if row < 0:
+        return 0
+    n = min(s.node[col.N_BLOCK_BYTES], s.work[row, col.W_LENGTH] - s.work[row, col.W_CUT])
+    under_way = s.peers[peer, col.P_BYTES]
+    if under_way > 0 and under_way + n + col.PACKET_BYTES > s.node[col.N_PEER_BYTES]:
+        return 0
+    return n
+
+
+@njit_inline
+def plan_frame(s: Any, peer: int) -> Any:
+    """(packets, payload bytes) of the next frame for `peer`, within the limits and the window; (0, 0) for none."""
+    packets = 0
+    payload = 0
+    block = s.node[col.N_BLOCK_BYTES]
+    most = s.node[col.N_FRAME_PACKETS]
+    room = s.node[col.N_FRAME_PAYLOAD]
+    under_way = s.peers[peer, col.P_BYTES]
+    row = s.peers[peer, col.P_HEAD]
+    while row >= 0:
+        left = s.work[row, col.W_LENGTH] - s.work[row, col.W_CUT]
+        carries = s.work[row, col.W_OP] == col.OP_WRITE
+        while left > 0:
+            n = min(block, left)
+            if packets == most or (carries and payload + n > room):
+                return packets, payload
+            if under_way > 0 and under_way + n + col.PACKET_BYTES > s.node[col.N_PEER_BYTES]:
+                return packets, payload
+            under_way += n + col.PACKET_BYTES
+            packets += 1
+            if carries:
+                payload += (n + 7) & ~7
+            left -= n
+        row = s.work[row, col.W_NEXT]
+    return packets, payload
+
+
+@njit_inline
+def wire_ps(s: Any, peer: int, n: int) -> Any:
+    """Time of `n` bytes on the link to a peer."""
+    return max(n, col.LINK_MINIMUM) * s.peers[peer, col.P_PS_PER_KIB] >> 10

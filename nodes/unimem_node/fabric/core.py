@@ -1,0 +1,319 @@
+"""What both halves of the network interface share: tables, PD slots, and ways through the SMMU.
+
+PD slot *s* presents the *s*-th of the interface's AXI IDs on the PL port, so a protection domain becomes a stream ID, which the SMMU
+turns into a context bank and so into the page tables of one process. A domain without a slot raises the
+miss interrupt; the kernel's handler may program a slot before it returns.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from unimem.wire import Side, Status
+from unimem_node.clock import Scheduler
+from unimem_node.dma import SmmuPort
+from unimem_node.dma._fast import ACCESS_READ, NO_MEMORY, NO_ROUTE, OUTSIDE, bank_run
+from unimem_node.memory import PhysicalMemory
+from unimem_node.smmu import Fault, Smmu
+from unimem_node.smmu._fast import translate
+
+from . import _fast_columns as col
+from ._fast_handle import make_handle
+from ._fast_tables import complete
+from .state import RdmaSpec, State, grown, new_state
+
+Bytes = npt.NDArray[np.uint8]
+
+#: No AXI burst crosses this border, so neither does what is read as zero or dropped.
+BURST_BORDER = 4096
+#: Large buffers kept for frames; more are in use at once only when a transport holds many.
+POOLED = 16
+
+
+class Record(Protocol):
+    """`EventLog.record` without the node's name."""
+
+    def __call__(self, time_ps: int, kind: str, **fields: object) -> None: ...
+
+
+class Refusal(NamedTuple):
+    """Why a request was refused, in a completion's terms; `written`: bytes that are in memory all the same."""
+
+    status: Status
+    side: Side = Side.SOURCE
+    stage: int = 0
+    level: int = 0
+    access: int = 0
+    iova: int = 0
+    stream_id: int = 0
+    context_bank: int = 0
+    fsr: int = 0
+    fsynr0: int = 0
+    written: int = 0
+
+
+class Moved(NamedTuple):
+    """How far a block came: bytes moved, time spent in translation, and why it stopped."""
+
+    done: int
+    cost_ps: int
+    refusal: Refusal | None
+
+
+class Stopped(NamedTuple):
+    """Where compiled code met a refused address (columns C_SLOT to C_COST of the cursor)."""
+
+    slot: int
+    code: int
+    level: int
+    moved: int
+    cost_ps: int
+
+
+class Core:
+    """Tables of one interface and the operations on them that need the SMMU, the kernel or more room."""
+
+    def __init__(
+        self,
+        smmu: Smmu,
+        memory: PhysicalMemory,
+        scheduler: Scheduler,
+        spec: RdmaSpec,
+        *,
+        index: int,
+        incarnation: int,
+        record: Record,
+    ) -> None:
+        self.smmu, self.memory, self.scheduler, self.spec, self.record = smmu, memory, scheduler, spec, record
+        self.index = index
+        self.arrays = smmu.arrays
+        self.state = new_state(spec, index, incarnation)
+        # Scalars through memoryviews: half the time of an index into an array, and plain integers.
+        self.node = memoryview(self.state.node)
+        self.cursor = memoryview(self.state.cursor)
+        self.ports = [SmmuPort(smmu, spec.stream_base + slot) for slot in range(spec.slots)]
+        self.miss: Any = lambda domain: Status.ACCESS_DENIED  # the register block raises the interrupt
+        self.peer_rows: dict[int, int] = {}  # by node index
+        self.peer_indices: list[int] = []  # by row
+        self.links: dict[int, tuple[int, int]] = {index: (0, 0)}  # (latency, ps per KiB) by peer
+        self._now = -1
+        self._epoch = smmu.epoch
+        self._pool: list[Bytes] = []
+        self.handle: Any = None
+        self._refresh()
+
+    def _refresh(self, **tables: np.ndarray) -> None:
+        """Replace tables, and the handle by which compiled code finds them."""
+        self.state: State = self.state._replace(**tables)
+        self._work_rows, self._done_rows = len(self.state.work), len(self.state.done)
+        self.handle = make_handle(self.arrays, self.state)
+
+    # ---- room -----------------------------------------------------------------------------------------
+
+    def room_for_work(self, n: int) -> None:
+        """Make room for `n` more work requests and the completions of all there are."""
+        live = self.node[col.N_WORK_LIVE] + n
+        if live > self._work_rows:
+            self._refresh(work=grown(self.state.work, live))
+        if live + self.node[col.N_DONE] > self._done_rows:
+            self._refresh(done=grown(self.state.done, live + self.node[col.N_DONE]))
+
+    def room_for_flight(self, rows: int) -> None:
+        """Make room for `rows` packets in flight."""
+        if rows > len(self.state.flight):
+            self._refresh(flight=grown(self.state.flight, rows))
+
+    def buffer(self, size: int) -> Bytes:
+        """A buffer for a large frame: one that nobody refers to any more, or a new one."""
+        for pooled in self._pool:
+            # Two references: the pool's and this loop's. A frame, or a view of one, would be a third.
+            if len(pooled) >= size and sys.getrefcount(pooled) == _UNUSED:
+                return pooled
+        fresh = np.empty(max(size, self.spec.frame_payload_bytes + (64 << 10)), np.uint8)
+        if len(self._pool) == POOLED:
+            self._pool.pop(0)
+        self._pool.append(fresh)
+        return fresh
+
+    # ---- peers ----------------------------------------------------------------------------------------
+
+    def peer_row(self, index: int) -> int:
+        """Row of the peer with this node index; made on first use."""
+        row = self.peer_rows.get(index)
+        if row is None:
+            row = self.peer_rows[index] = len(self.peer_rows)
+            self.peer_indices.append(index)
+            if row >= len(self.state.peers):
+                self._refresh(peers=grown(self.state.peers, row + 1))
+            peer = self.state.peers[row]
+            peer[col.P_INDEX] = index
+            peer[col.P_HEAD] = peer[col.P_TAIL] = -1
+            peer[col.P_READY] = col.NOT_READY
+            peer[col.P_CONNECTION] = 1
+            latency, ps_per_kib = self.links.get(index, (self.spec.hop_ps, self.spec.link_ps_per_kib))
+            peer[col.P_LATENCY], peer[col.P_PS_PER_KIB] = latency, ps_per_kib
+            routes = self.state.routes
+            for route in np.flatnonzero(routes[:, col.R_INDEX] == index):
+                routes[route, col.R_PEER] = row
+                peer[col.P_ROUTE_INCARNATION] = routes[route, col.R_INCARNATION]
+        return row
+
+    def set_routes(self, routes: np.ndarray) -> None:
+        """Take over a sorted table of routes (int64[n, ROUTE_COLS])."""
+        for route in routes:
+            row = self.peer_rows.get(int(route[col.R_INDEX]), -1)
+            route[col.R_PEER] = row
+            if row >= 0:
+                self.state.peers[row, col.P_ROUTE_INCARNATION] = route[col.R_INCARNATION]
+        self.node[col.N_ROUTES] = len(routes)
+        self._refresh(routes=routes)
+
+    # ---- PD slots and the SMMU ----------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Begin a piece of work: the clock is the later of ours and the scheduler's; ways are those in force."""
+        now, epoch = self.scheduler.now_ps, self.smmu.epoch
+        if now != self._now:
+            self._now = now
+            if now > self.node[col.N_CLOCK]:  # noqa: PLR1730 - `max` would store each time
+                self.node[col.N_CLOCK] = now
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self.state.slots[:, col.S_ROUTE] = col.ROUTE_UNKNOWN
+
+    def slot_of(self, domain: int) -> int | Status:
+        """PD slot of a protection domain, asking the kernel if need be; else what to answer."""
+        if not self.node[col.N_ENABLED]:
+            return Status.ACCESS_DENIED
+        for attempt in range(2):
+            for slot in range(self.spec.slots):
+                if domain and self.state.slots[slot, col.S_PDID] == domain:
+                    self._resolve(slot)
+                    self.state.slots[slot, col.S_USED] = self.node[col.N_CLOCK]
+                    return slot
+            if attempt == 0:
+                self.node[col.K_MISSES] += 1
+                self.record(self.node[col.N_CLOCK], "pd_miss", pdid=domain)
+                denied: Status = self.miss(domain)
+                self.tick()  # the handler has most likely changed the SMMU
+        return denied
+
+    def _resolve(self, slot: int) -> None:
+        """Look up where the SMMU sends a slot's stream, unless that is known."""
+        row = self.state.slots[slot]
+        if row[col.S_ROUTE] == col.ROUTE_UNKNOWN:
+            way = self.ports[slot].way()
+            row[col.S_TBU], row[col.S_BANK] = way.tbu, way.cb
+            row[col.S_ROUTE] = col.ROUTE_OPEN if way.open else col.ROUTE_REFUSED
+
+    def locate(self, slot: int, va: int, access: int, n: int) -> tuple[int, int, int, int, int]:
+        """(code, level, offset into DRAM, bytes, ps): see `unimem_node.dma._fast.locate`."""
+        row = self.state.slots[slot]
+        if row[col.S_ROUTE] != col.ROUTE_OPEN:
+            return NO_ROUTE, 0, -1, 0, 0
+        pa, span, level, cost = va, n, 0, 0
+        if row[col.S_BANK] != OUTSIDE:
+            code, level, pa, span, cost = map(
+                int, translate(self.arrays, int(row[col.S_TBU]), int(row[col.S_BANK]), va, access)
+            )
+            if code:
+                return code, level, -1, 0, cost
+        offset, run = map(int, bank_run(self.memory.geometry, pa, min(span, n)))
+        return (0 if offset >= 0 else NO_MEMORY), level, offset, run, cost
+
+    def move(self, slot: int, access: int, va: int, data: Bytes, stopped: Stopped | None = None) -> Moved:
+        """Read `va` into `data`, or write `data` to `va`, run by run, up to the first refused address.
+
+        `stopped`: compiled code has come this far. A fault that the SMMU does not report to the master (CFRE
+        = 0) is RAZ/WI: zeros are read, or bytes dropped, up to the next 4 KiB border.
+        """
+        done, cost = (stopped.moved, stopped.cost_ps) if stopped else (0, 0)
+        while done < len(data):
+            if stopped:
+                code, level, offset, run, stopped = stopped.code, stopped.level, -1, 0, None
+            else:
+                code, level, offset, run, ps = self.locate(slot, va + done, access, len(data) - done)
+                cost += ps
+            if code:
+                refusal = self.refuse(slot, va + done, access, code, level)
+                if refusal is not None:
+                    return Moved(done, cost, refusal._replace(written=0 if access == ACCESS_READ else done))
+                run = min(len(data) - done, BURST_BORDER - (va + done) % BURST_BORDER)
+                if access == ACCESS_READ:
+                    data[done : done + run] = 0
+            elif access == ACCESS_READ:
+                data[done : done + run] = self.memory.view8[offset : offset + run]
+            else:
+                self.memory.view8[offset : offset + run] = data[done : done + run]
+            done += run
+        return Moved(done, cost, None)
+
+    def refuse(self, slot: int, va: int, access: int, code: int, level: int) -> Refusal | None:
+        """Have the SMMU record a refused access; None when the master is not told of it."""
+        port = self.ports[slot]
+        fault: Fault | None
+        if code == NO_MEMORY:
+            fault = port.no_memory(va, access, level)
+            if fault is None:
+                return Refusal(
+                    Status.EXTERNAL_ABORT, iova=va, access=access & 1, stream_id=port.stream_id or 0
+                )
+        else:
+            fault = port.refused(va, access, 0 if code == NO_ROUTE else code, level)
+            if not fault.aborts:
+                return None
+        return Refusal(
+            _status(code),
+            stage=fault.stage,
+            level=fault.level,
+            access=access & 1,
+            iova=va,
+            stream_id=fault.stream_id,
+            context_bank=max(fault.context_bank, 0),
+            fsr=fault.fsr,
+            fsynr0=fault.fsynr0,
+        )
+
+    # ---- ending work requests -------------------------------------------------------------------------------
+
+    def blame(self, work: int, refusal: Refusal, node: int) -> None:
+        """Note the first thing that refused a work request; `node`: the index of the node that did."""
+        row = self.state.work[work]
+        if row[col.W_STATUS] == 0:
+            row[col.W_STATUS : col.W_NODE + 1] = (*refusal[:10], node)
+
+    def end_now(self, work: int, time_ps: int) -> None:
+        """Complete a blamed work request that is in no list and has nothing in flight.
+
+        Its time, unless an answer has set it, went into waiting for the link.
+        """
+        row = self.state.work[work]
+        done = max(time_ps, int(row[col.W_POSTED]))
+        if done >= row[col.W_DONE]:
+            row[col.W_PARTS : col.W_PARTS + col.PARTS] = 0
+            row[col.W_PARTS + col.PART_LINK_WAIT] = done - row[col.W_POSTED]
+            row[col.W_DONE] = done
+        complete(self.state, work)
+
+
+def _status(code: int) -> Status:
+    if code == NO_MEMORY:
+        return Status.EXTERNAL_ABORT
+    return Status(code) if code in _FSR_STATUS else Status.STREAM_FAULT
+
+
+_FSR_STATUS = frozenset({1, 2, 3, 4, 7})
+
+
+def _unused_references() -> int:
+    """References `sys.getrefcount` sees of an array that only a list and a loop over it hold."""
+    for array in [np.empty(0, np.uint8)]:
+        return sys.getrefcount(array)
+    raise AssertionError
+
+
+_UNUSED = _unused_references()

@@ -1,0 +1,387 @@
+"""The RDMA network interface: a device on the bus, and the state machine of the fabric (docs/protocol.md).
+
+Work requests come in by `post`, frames by `on_frame`; `pump` does what can be done now; frames and
+completions are taken out. Nothing here waits, and nothing a peer sends makes it raise: what is no frame is
+counted and dropped, what is no acceptable request is answered with a NACK.
+
+The common case runs compiled, a frame a call (`_fast_*`); it stops at what is uncommon, which `Source` and
+`Target` handle, packet by packet, on the same tables. With ``fast=False`` they handle everything.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from unimem.wire import COMPLETION, WORK_REQUEST, FrameError, Status
+from unimem_node.bus.interrupts import Line
+from unimem_node.clock import EventLog, Scheduler
+from unimem_node.memory import PhysicalMemory
+from unimem_node.smmu import Smmu
+
+from . import _fast_columns as col
+from ._fast_cut import cut
+from ._fast_frame import close_requests, open_buffer
+from ._fast_post import accept
+from ._fast_receive import close_reply, open_reply, receive
+from ._fast_tables import plan_frame, pop_ready
+from .core import Bytes, Core, Stopped
+from .packets import Frame, PacketOp, build_frame, open_frame
+from .registers import NiRegisters
+from .source import Source
+from .state import COUNTERS, RdmaSpec
+from .target import Target
+
+#: A route: (index, name, window base, window size, incarnation, unimem.v1.NodeState).
+Route = tuple[int, str, int, int, int, int]
+
+_EMPTY: Bytes = np.empty(0, np.uint8)
+_NO_COMPLETIONS: npt.NDArray[np.void] = np.empty(0, COMPLETION)
+_ANSWERS = frozenset({PacketOp.ACK, PacketOp.RESPONSE, PacketOp.NACK})
+
+
+class _Entered(NamedTuple):
+    """A frame whose header is accepted."""
+
+    frame: Frame
+    stale: bool  # it is for an earlier incarnation of this node, or for another node
+    restarted: bool  # its sender has come up anew since we sent to it
+
+
+class RdmaNi:
+    """One node's interface. `irq_line` is the miss interrupt; `log` gets what is refused or lost."""
+
+    def __init__(
+        self,
+        smmu: Smmu,
+        memory: PhysicalMemory,
+        scheduler: Scheduler,
+        irq_line: Line,
+        spec: RdmaSpec | None = None,
+        *,
+        index: int,
+        incarnation: int = 1,
+        fast: bool = True,
+        name: str = "",
+        log: EventLog | None = None,
+    ) -> None:
+        self.spec = spec or RdmaSpec()
+        self.index, self.incarnation, self.name = index, incarnation, name or f"n{index}"
+        self._log = log
+        self._core = Core(
+            smmu, memory, scheduler, self.spec, index=index, incarnation=incarnation, record=self._record
+        )
+        self._registers = NiRegisters(self._core, irq_line)
+        self._source, self._target = Source(self._core), Target(self._core)
+        self._fast = fast
+        self._node, self._cursor = self._core.node, self._core.cursor
+        self._outbox: list[tuple[int, Bytes]] = []
+        self._loop: deque[Bytes] = deque()
+
+    def _record(self, time_ps: int, kind: str, **fields: object) -> None:
+        if self._log is not None:
+            self._log.record(time_ps, self.name, f"rdma.{kind}", **fields)
+
+    # ---- a device on the bus --------------------------------------------------------------------------
+
+    def read(self, offset: int, size: int) -> int:
+        """A register, as the bus reads it."""
+        return self._registers.file.read(offset, size)
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """A register, as the bus writes it."""
+        self._registers.file.write(offset, size, value)
+
+    # ---- configuration ------------------------------------------------------------------------------
+
+    def set_routes(self, rows: Iterable[Route]) -> None:
+        """Take over the route table. What is in flight to an earlier incarnation of a peer is lost."""
+        core = self._core
+        core.tick()
+        ordered = sorted(rows, key=lambda row: row[2])
+        table = np.zeros((len(ordered), col.ROUTE_COLS), np.int64)
+        for line, (index, _, base, size, incarnation, state) in zip(table, ordered, strict=True):
+            line[:] = base, base + size, index, incarnation, state, -1
+        for before, after in pairwise(ordered):
+            if before[2] + before[3] > after[2]:
+                raise ValueError(f"the windows of {before[1]} and {after[1]} overlap")
+        for index, _, _, _, incarnation, _ in ordered:
+            row = core.peer_rows.get(index)
+            if row is not None and 0 < core.state.peers[row, col.P_ROUTE_INCARNATION] < incarnation:
+                self._forget(index, row, Status.PEER_LOST, "it has a new incarnation")
+        core.set_routes(table)
+
+    def set_link(self, peer: int, latency_ps: int, ps_per_kib: int) -> None:
+        """Time of the way to a peer: hops, and serialisation of a KiB."""
+        core = self._core
+        core.links[peer] = (latency_ps, ps_per_kib)
+        row = core.peer_rows.get(peer)
+        if row is not None:
+            core.state.peers[row, [col.P_LATENCY, col.P_PS_PER_KIB]] = latency_ps, ps_per_kib
+
+    # ---- work requests --------------------------------------------------------------------------------
+
+    def post(self, wrs: npt.NDArray[np.void]) -> None:
+        """Ring the doorbell for an array of WORK_REQUEST. Each gets exactly one completion, some at once."""
+        core, count = self._core, len(wrs)
+        core.tick()
+        core.room_for_work(count)
+        first = 0
+        if self._fast:
+            words = np.frombuffer(wrs.tobytes(), np.int64)  # the quickest copy of a structured array
+            while (first := accept(core.handle, words, first, count)) < count:
+                if self._cursor[col.C_STOP] == col.STOP_PEER:
+                    route = core.state.routes[self._cursor[col.C_NEED]]
+                    core.peer_row(int(route[col.R_INDEX]))
+                else:
+                    self._source.accept_one(wrs[first])
+                    first += 1
+        for wr in wrs[first:]:
+            self._source.accept_one(wr)
+
+    def pump(self) -> None:
+        """Cut whatever may leave now into frames; frames for this node itself are examined at once."""
+        self._core.tick()
+        while True:
+            while self._node[col.N_READY_HEAD] >= 0:
+                self._cut_frame()
+            if not self._loop:
+                return
+            self.on_frame(self.index, self._loop.popleft())
+
+    def _cut_frame(self) -> None:
+        """One frame for the peer whose turn it is, if anything may leave."""
+        core, cursor = self._core, self._cursor
+        cursor[col.C_OPEN] = 0
+        buffer = _EMPTY
+        while True:
+            buffer = cut(core.handle, buffer) if self._fast else self._cut_readable(buffer)
+            stop = cursor[col.C_STOP]
+            if stop == col.STOP_DONE:
+                self._send(cursor[col.C_PEER], buffer)
+                return
+            if stop == col.STOP_IDLE:
+                return
+            if stop == col.STOP_NEED_BUFFER:
+                buffer = core.buffer(cursor[col.C_NEED])
+            elif stop == col.STOP_NEED_FLIGHT:
+                core.room_for_flight(cursor[col.C_NEED])
+            else:
+                self._source.cut_one(cursor[col.C_PEER], buffer, self._stopped())
+
+    def _cut_readable(self, buffer: Bytes) -> Bytes:
+        """The readable `_fast_cut.cut`."""
+        state, cursor = self._core.state, self._cursor
+        packets = payload = 0
+        while packets == 0 and (peer := self._node[col.N_READY_HEAD]) >= 0:
+            packets, payload = plan_frame(state, peer)
+            if packets == 0:
+                pop_ready(state)
+        if packets == 0:
+            cursor[col.C_STOP] = col.STOP_IDLE
+            return buffer
+        self._core.room_for_flight(self._node[col.N_FLIGHT_LIVE] + packets)
+        state = self._core.state
+        buffer = open_buffer(state, buffer, packets, payload)
+        if not cursor[col.C_OPEN]:
+            return buffer
+        cursor[col.C_PEER] = pop_ready(state)
+        while self._source.cut_one(peer, buffer):
+            pass
+        cursor[col.C_STOP] = col.STOP_DONE
+        closed: Bytes = close_requests(self._core.state, buffer, peer)
+        return closed
+
+    def _stopped(self) -> Stopped | None:
+        """What compiled code knows of the refused address it stopped at."""
+        if self._cursor[col.C_STOP] != col.STOP_FAULT:
+            return None
+        columns = (col.C_SLOT, col.C_CODE, col.C_LEVEL, col.C_MOVED, col.C_COST)
+        return Stopped(*(self._cursor[column] for column in columns))
+
+    def _send(self, peer: int, frame: Bytes) -> None:
+        if len(frame) == 0:
+            return
+        if frame.base is None:  # a buffer of the pool, filled to the end: it must stay writable itself
+            frame = frame.view()
+        frame.setflags(write=False)
+        index = self._core.peer_indices[peer]
+        if index == self.index:
+            self._loop.append(frame)
+        else:
+            self._outbox.append((index, frame))
+
+    # ---- frames -------------------------------------------------------------------------------------
+
+    def on_frame(self, peer_index: int, frame: Bytes) -> None:
+        """Examine a frame from a peer (uint8, any alignment): execute requests, settle answers, reply."""
+        core, cursor = self._core, self._cursor
+        core.tick()
+        peer = core.peer_rows.get(peer_index)
+        if peer is None:
+            peer = core.peer_row(peer_index)
+        if frame.flags.writeable:  # compiled code is made for one type of array
+            frame = frame.view()
+            frame.setflags(write=False)
+        cursor[col.C_COUNT] = -1
+        cursor[col.C_OPEN] = cursor[col.C_PACKET] = 0
+        entered: _Entered | None = None
+        fast, buffer = self._fast, _EMPTY
+        if not fast and (entered := self._enter(peer, peer_index, frame)) is None:
+            return
+        while True:
+            if fast:
+                buffer = receive(core.handle, peer, frame, buffer)
+            else:
+                assert entered is not None
+                buffer = self._receive_readable(peer, entered, buffer)
+            stop = cursor[col.C_STOP]
+            if stop == col.STOP_DONE:
+                self._send(peer, buffer)
+                if cursor[col.C_PACKET] == cursor[col.C_COUNT]:
+                    break
+                buffer = _EMPTY
+            elif stop == col.STOP_NEED_BUFFER:
+                buffer = core.buffer(cursor[col.C_NEED])
+            elif stop == col.STOP_HEADER:
+                entered = self._enter(peer, peer_index, frame)
+                if entered is None:
+                    return
+                fast = not entered.stale
+            else:
+                opened = entered or _Entered(open_frame(frame), stale=False, restarted=False)
+                self._examine(peer, opened, buffer, self._stopped())
+        if self._target.nacks:
+            self._send_nacks(peer)
+        if entered is not None and entered.restarted:
+            self._forget(peer_index, peer, Status.PEER_LOST, "it has restarted")
+
+    def _enter(self, peer: int, peer_index: int, frame: Bytes) -> _Entered | None:
+        """Look at a frame's header; None for what is no frame, or comes from a past connection: dropped."""
+        node, row = self._node, self._core.state.peers[peer]
+        try:
+            opened = open_frame(frame)
+            header = opened.header
+            if header["src_node"] != peer_index:
+                raise FrameError(f"a frame of node {header['src_node']}, brought by node {peer_index}")
+        except FrameError as error:
+            node[col.K_BAD_FRAMES] += 1
+            self._record(node[col.N_CLOCK], "bad_frame", peer=peer_index, reason=str(error))
+            return None
+        now = (int(header["src_incarnation"]), int(header["connection"]))
+        seen = (int(row[col.P_SEEN_INCARNATION]), int(row[col.P_SEEN_CONNECTION]))
+        if now < seen:
+            node[col.K_STALE_FRAMES] += 1
+            return None
+        if now > seen:
+            row[col.P_SEEN_INCARNATION], row[col.P_SEEN_CONNECTION] = now
+            row[col.P_EXPECTED] = 0
+        restarted = seen[0] > 0 and now[0] > seen[0] and now[0] > row[col.P_ROUTE_INCARNATION]
+        stale = header["dst_node"] != self.index or header["dst_incarnation"] != self.incarnation
+        self._cursor[col.C_COUNT] = len(opened.packets)
+        node[col.N_CLOCK] = max(node[col.N_CLOCK], int(header["time"]))
+        node[col.K_FRAMES_IN] += 1
+        node[col.K_PACKETS_IN] += len(opened.packets)
+        return _Entered(opened, bool(stale), bool(restarted))
+
+    def _receive_readable(self, peer: int, entered: _Entered, buffer: Bytes) -> Bytes:
+        """The readable `_fast_receive.receive`, of a frame whose header is accepted."""
+        cursor = self._cursor
+        if not cursor[col.C_OPEN]:
+            buffer = open_reply(self._core.state, entered.frame.data, buffer)
+            if not cursor[col.C_OPEN]:
+                return buffer
+        while cursor[col.C_PACKET] < cursor[col.C_END]:
+            self._examine(peer, entered, buffer, None)
+        cursor[col.C_STOP] = col.STOP_DONE
+        closed: Bytes = close_reply(self._core.state, buffer, peer)
+        return closed
+
+    def _examine(self, peer: int, entered: _Entered, reply: Bytes, stopped: Stopped | None) -> None:
+        """The packet at C_PACKET, whatever it is."""
+        number = self._cursor[col.C_PACKET]
+        frame = entered.frame
+        if self._target.trusted(peer, frame, number):
+            if frame.packets[number]["op"] in _ANSWERS:
+                self._source.answer_one(peer, frame, number, stopped)
+            else:
+                self._target.serve_one(peer, frame, number, entered.stale, reply, stopped)
+        self._cursor[col.C_PACKET] = number + 1
+
+    def _send_nacks(self, peer: int) -> None:
+        """Send what was refused of the frame that was examined, as a frame of its own."""
+        nacks, self._target.nacks = self._target.nacks, []
+        row = self._core.state.peers[peer]
+        row[col.P_FRAMES] += 1
+        frame = build_frame(
+            [(nack, b"") for nack in nacks],
+            src_node=self.index,
+            dst_node=int(row[col.P_INDEX]),
+            src_incarnation=self.incarnation,
+            dst_incarnation=int(row[col.P_SEEN_INCARNATION]),
+            number=int(row[col.P_FRAMES]),
+            connection=int(row[col.P_CONNECTION]),
+            time=max(int(nack["time"]) for nack in nacks),
+        )
+        self._node[col.K_FRAMES_OUT] += 1
+        self._node[col.K_PACKETS_OUT] += len(nacks)
+        self._send(peer, frame)
+
+    # ---- peers that are gone ------------------------------------------------------------------------------
+
+    def peer_lost(self, peer_index: int, reason: str) -> None:
+        """The connection broke. What was handed to the transport may have happened; the rest did not."""
+        row = self._core.peer_rows.get(peer_index)
+        self._core.tick()
+        if row is not None:
+            self._forget(peer_index, row, Status.PEER_LOST, reason)
+
+    def peer_unreachable(self, peer_index: int, reason: str) -> None:
+        """There was no connection: nothing was sent, whatever the transport had been handed."""
+        row = self._core.peer_rows.get(peer_index)
+        self._core.tick()
+        if row is not None:
+            self._forget(peer_index, row, Status.PEER_UNREACHABLE, reason)
+
+    def _forget(self, peer_index: int, row: int, status: Status, reason: str) -> None:
+        """End a connection: nothing of it leaves any more, and everything that waits for it ends."""
+        clock = self._node[col.N_CLOCK]
+        self._record(clock, "peer", peer=peer_index, status=status.name, reason=reason)
+        self._outbox = [entry for entry in self._outbox if entry[0] != peer_index]
+        sent = status is Status.PEER_LOST
+        self._source.peer_lost(row, status, self._node[col.N_HANDED] if sent else -1)
+
+    # ---- what comes out -----------------------------------------------------------------------------
+
+    def take_frames(self) -> list[tuple[int, Bytes]]:
+        """(peer index, frame) in order: from now on they count as sent."""
+        frames, self._outbox = self._outbox, []
+        self._node[col.N_HANDED] = self._node[col.N_FRAMES]
+        return frames
+
+    def take_completions(self) -> npt.NDArray[np.void]:
+        """COMPLETION rows since the last call."""
+        n = self._node[col.N_DONE]
+        if n == 0:
+            return _NO_COMPLETIONS
+        self._node[col.N_DONE] = 0
+        return np.frombuffer(bytearray(self._core.state.done[:n].tobytes()), COMPLETION)
+
+    @property
+    def clock_ps(self) -> int:
+        """Virtual time of this node, ps."""
+        return self._node[col.N_CLOCK]
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is queued, in flight, or waiting to be taken."""
+        return not (self._node[col.N_WORK_LIVE] or self._node[col.N_DONE] or self._outbox or self._loop)
+
+    def counters(self) -> dict[str, int]:
+        """What was counted since the start, by name."""
+        return {name: self._node[col.K_POSTED + i] for i, name in enumerate(COUNTERS)}

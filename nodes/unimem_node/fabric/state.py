@@ -1,0 +1,115 @@
+"""State of the network interface: everything it remembers, as a few int64 tables.
+
+The compiled paths and the readable one work on the same tables (columns: `_fast_columns`), so either can
+take over from the other at any packet. Tables start small and grow by doubling: what a node costs depends
+on the work in flight and the peers it talks to. Rows are recycled through free lists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from unimem.addresses import WINDOW_BYTES, window_of
+
+from . import _fast_columns as col
+
+
+@dataclass(frozen=True, slots=True)
+class RdmaSpec:
+    """What a platform says about its network interface; times in picoseconds."""
+
+    name: str = "ni"
+    base: int = 0xA001_0000
+    size: int = 0x1000
+    spi: int = 90  # PL-PS interrupt 1
+    stream_base: int = 0x210  # HPC0 (TBU 0), AXI ID 16: slot s presents this + s
+    slots: int = 16
+    block_bytes: int = 16 << 10  # unit of acknowledgement
+    frame_payload_bytes: int = 256 << 10
+    frame_packets: int = 4096
+    peer_bytes: int = 4 << 20  # in flight to one peer; the rest waits
+    issue_ps: int = 470_000  # interface and library (arXiv 2307.09371, E9)
+    hop_ps: int = 830_000  # first hop (E9)
+    link_ps_per_kib: int = 999_024  # 10 Gb/s, 82 % usable (E10)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.slots <= 64:
+            raise ValueError(f"{self.slots} PD slots: a PL port has 64 AXI IDs")
+        if self.block_bytes % 8 or not 64 <= self.block_bytes <= self.frame_payload_bytes:
+            raise ValueError(
+                f"blocks of {self.block_bytes} bytes: a multiple of 8 from 64 to frame_payload_bytes, "
+                f"{self.frame_payload_bytes}"
+            )
+        if self.frame_payload_bytes > 16 << 20 or not 1 <= self.frame_packets <= 65536:
+            raise ValueError(
+                f"frames of {self.frame_payload_bytes} payload bytes and {self.frame_packets} packets: "
+                "at most 16 MiB and 65536"
+            )
+        if self.peer_bytes < self.block_bytes:
+            raise ValueError(f"{self.peer_bytes} bytes in flight hold no block of {self.block_bytes} bytes")
+
+
+class State(NamedTuple):
+    """The tables. As one argument of compiled code they would cost a microsecond: pass them one by one."""
+
+    node: Any  # int64[NODE_COLS]
+    work: Any  # int64[n, WORK_COLS]: work requests
+    flight: Any  # int64[n, FLIGHT_COLS]: packets that wait for an answer
+    peers: Any  # int64[n, PEER_COLS]
+    domains: Any  # int64[65536, DOMAIN_COLS] by PDID; only touched pages are real
+    slots: Any  # int64[slots, SLOT_COLS]
+    routes: Any  # int64[n, ROUTE_COLS]
+    replay: Any  # int64[REPLAY_ROWS, REPLAY_COLS]
+    done: Any  # int64[n, DONE_COLS]: completions that wait to be taken
+    cursor: Any  # int64[CURSOR_COLS]
+
+
+#: Answers to atomics that are remembered for duplicates, of all peers together, the oldest is overwritten.
+REPLAY_ROWS: Final = 1024
+FIRST_ROWS: Final = 64
+
+#: Names of the counters, from column K_POSTED on.
+COUNTERS: Final = tuple(
+    name.removeprefix("K_").lower()
+    for name, value in sorted(vars(col).items(), key=lambda item: item[1] if isinstance(item[1], int) else 0)
+    if name.startswith("K_")
+)
+
+
+def new_state(spec: RdmaSpec, index: int, incarnation: int) -> State:
+    """Tables of an idle interface of node `index`."""
+    node = np.zeros(col.NODE_COLS, np.int64)
+    node[col.N_INDEX], node[col.N_INCARNATION] = index, incarnation
+    node[col.N_WINDOW_BASE] = window_of(index).start
+    node[col.N_WINDOW_END] = window_of(index).start + WINDOW_BYTES
+    node[col.N_ENABLED] = 1
+    node[col.N_ISSUE_PS], node[col.N_BLOCK_BYTES] = spec.issue_ps, spec.block_bytes
+    node[col.N_FRAME_PAYLOAD], node[col.N_FRAME_PACKETS] = spec.frame_payload_bytes, spec.frame_packets
+    node[col.N_PEER_BYTES] = spec.peer_bytes + spec.peer_bytes // spec.block_bytes * col.PACKET_BYTES
+    for head in (col.N_WORK_FREE, col.N_FLIGHT_FREE, col.N_READY_HEAD, col.N_READY_TAIL):
+        node[head] = -1
+    return State(
+        node,
+        np.zeros((FIRST_ROWS, col.WORK_COLS), np.int64),
+        np.zeros((FIRST_ROWS, col.FLIGHT_COLS), np.int64),
+        np.zeros((4, col.PEER_COLS), np.int64),
+        np.zeros((1 << 16, col.DOMAIN_COLS), np.int64),
+        np.zeros((spec.slots, col.SLOT_COLS), np.int64),
+        np.zeros((0, col.ROUTE_COLS), np.int64),
+        np.zeros((REPLAY_ROWS, col.REPLAY_COLS), np.int64),
+        np.zeros((FIRST_ROWS, col.DONE_COLS), np.int64),
+        np.zeros(col.CURSOR_COLS, np.int64),
+    )
+
+
+def grown(table: np.ndarray, rows: int) -> np.ndarray:
+    """A copy of `table` with room for at least `rows` rows, doubled until they fit; new rows are zero."""
+    capacity = len(table)
+    while capacity < rows:
+        capacity *= 2
+    larger = np.zeros((capacity, table.shape[1]), np.int64)
+    larger[: len(table)] = table
+    return larger

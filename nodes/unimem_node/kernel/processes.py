@@ -1,0 +1,258 @@
+"""A process: page tables in DRAM, an ASID, and what is mapped where.
+
+Virtual addresses below 2^36 are private to the process; above lies the global address space, where a region
+has the same address in every process (VA = GVA). Whatever changes a translation that an engine may have used
+goes in this order: descriptors, TLB invalidation and sync, and only then is the memory free for others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+
+from unimem.addresses import GLOBAL_BASE, align_up, fmt
+from unimem_node.bus import Bus
+from unimem_node.kernel.areas import Area, Areas
+from unimem_node.kernel.frames import BLOCK, PAGE, Extent, FrameAllocator, join
+from unimem_node.mmu.tables import PageTable
+
+READ: Final = 1
+WRITE: Final = 2
+READ_WRITE: Final = READ | WRITE
+
+#: Where the kernel puts mappings for which the process names no address.
+MAP_BASE: Final = 1 << 32
+
+#: ``fn(asid, va, length)``: make the hardware forget translations, and wait until it has.
+Invalidate = Callable[[int, int, int], None]
+
+
+class KernelFault(ValueError):  # noqa: N818 - a fault is called a fault
+    """The CPU touched an address of a process that it may not: `va`, and `kind` ("unmapped", "read-only")."""
+
+    def __init__(self, pdid: int, va: int, kind: str, access: str) -> None:
+        super().__init__(f"process {pdid} cannot {access} {fmt(va)}: {kind}")
+        self.pdid = pdid
+        self.va = va
+        self.kind = kind
+
+
+def check_rights(rights: int) -> None:
+    """Refuse what stage-1 tables cannot say; raises `ValueError`."""
+    if rights not in (READ, READ_WRITE):
+        raise ValueError(f"rights {rights}: memory is mapped for reading (1) or reading and writing (3)")
+
+
+class Process:
+    """One process. Every method that raises has changed nothing.
+
+    `pdid` is the protection domain, 0 for a process outside the global address space.
+    """
+
+    def __init__(
+        self, pdid: int, asid: int, bus: Bus, frames: FrameAllocator, invalidate: Invalidate
+    ) -> None:
+        self.pdid = pdid
+        self.asid = asid
+        self.areas = Areas()
+        self._bus = bus
+        self._frames = frames
+        self._invalidate = invalidate
+        self._retired: list[int] = []  # table pages that TLBs and walk caches may still know
+        self.table = PageTable(bus, frames.page, self._retired.append)
+
+    def map(
+        self,
+        length: int,
+        va: int = 0,
+        rights: int = READ_WRITE,
+        *,
+        align: int = PAGE,
+        contiguous: bool = False,
+        held: bool = False,
+    ) -> int:
+        """Map `length` bytes (rounded up to pages) of fresh, cleared memory; returns the address.
+
+        `va` = 0 lets the kernel choose a multiple of `align`; `contiguous` memory lies side by side in DRAM;
+        `held`: only `unmap` with `held` changes it again.
+        Raises `ValueError` for a bad or taken address, `MemoryError` when there is no memory.
+        """
+        if length <= 0:
+            raise ValueError(f"process {self.pdid}: cannot map {length} bytes")
+        length = align_up(length, PAGE)
+        if va:
+            self._check_private(va, length)
+        else:
+            va = self.areas.gap(length, max(align, BLOCK if length >= BLOCK else PAGE), MAP_BASE, GLOBAL_BASE)
+        self._check_free(va, length, rights)
+        if contiguous:
+            extents = [Extent(self._frames.run(length, max(align, PAGE)), length)]
+        else:
+            extents = self._frames.extents(length, va)
+        try:
+            self.map_at(va, extents, rights, owned=True, held=held)
+        except BaseException:
+            self._frames.free_all(extents)
+            raise
+        return va
+
+    def map_at(
+        self,
+        va: int,
+        extents: Iterable[Extent],
+        rights: int = READ_WRITE,
+        *,
+        owned: bool = False,
+        held: bool = False,
+    ) -> None:
+        """Map given memory at `va`, any address of the 48-bit space; errors as `map`.
+
+        `owned`: the memory is freed when it is unmapped, unless this raises.
+        """
+        extents = tuple(extents)
+        length = sum(extent.length for extent in extents)
+        self._check_free(va, length, rights)
+        at = va
+        try:
+            for pieces in _alike(extents):
+                at += self._map_pieces(at, pieces, rights)
+        except BaseException:
+            if at > va:
+                self.table.unmap(va, at - va)
+                self._settle(va, at - va)
+            self._free_retired()  # table pages that were taken and never linked
+            raise
+        self.areas.add(Area(va, length, rights, extents, owned, held))
+
+    def unmap(self, va: int, length: int, *, held: bool = False) -> None:
+        """Unmap ``[va, va + length)``, all of it mapped, and free what of its memory is the process' own."""
+        length = align_up(length, PAGE)
+        parts = self._parts(va, length, "unmap", held)
+        self.table.unmap(va, length)
+        self.areas.remove(va, length)
+        self._settle(va, length)
+        for part in parts:
+            if part.owned:
+                self._frames.free_all(part.extents)
+
+    def protect(self, va: int, length: int, rights: int, *, held: bool = False) -> None:
+        """Change the rights of ``[va, va + length)``, all of it mapped."""
+        length = align_up(length, PAGE)
+        check_rights(rights)
+        parts = self._parts(va, length, "protect", held)
+        self.table.protect(va, length, write=bool(rights & WRITE))
+        self._settle(va, length)
+        self.areas.remove(va, length)
+        for part in parts:
+            self.areas.add(replace(part, rights=rights))
+
+    def read(self, va: int, n: int) -> bytes:
+        """Read as the CPU does, through the page tables; raises `KernelFault` at a page it may not."""
+        return b"".join(self._bus.read(pa, length) for pa, length in list(self.runs(va, n, READ)))
+
+    def write(self, va: int, data: Any) -> None:
+        """Write any C-contiguous buffer as the CPU does; all of it, or `KernelFault` and nothing."""
+        source = memoryview(data).cast("B")
+        at = 0
+        for pa, length in list(self.runs(va, len(source), WRITE)):
+            self._bus.write(pa, source[at : at + length])
+            at += length
+
+    def runs(self, va: int, n: int, rights: int) -> Iterator[Extent]:
+        """Yield the memory behind ``[va, va + n)``, read from the page tables; raises `KernelFault`."""
+        if n < 0 or va < 0:
+            raise ValueError(f"process {self.pdid}: {n} bytes at {fmt(va)} cannot be accessed")
+        access = "write" if rights & WRITE else "read"
+        end = va + n
+        while va < end:
+            found = self.table.lookup(va) if va >> 48 == 0 else None
+            if found is None:
+                raise KernelFault(self.pdid, va, "unmapped", access)
+            if rights & WRITE and not found.rights.write:
+                raise KernelFault(self.pdid, va, "read-only", access)
+            length = min(end, found.va + found.size) - va
+            yield Extent(found.translate(va), length)
+            va += length
+
+    def destroy(self) -> None:
+        """Free everything; no engine may know the tables any more."""
+        areas = list(self.areas)
+        self.areas = Areas()
+        self.table.destroy()
+        self._free_retired()
+        for area in areas:
+            if area.owned:
+                self._frames.free_all(area.extents)
+
+    def extents(self, va: int, length: int) -> list[Extent]:
+        """Return the memory behind a mapped range, from the kernel's own books; raises `ValueError`."""
+        return join(extent for part in self.areas.covering(va, length) for extent in part.extents)
+
+    def _map_pieces(self, va: int, pieces: list[Extent], rights: int) -> int:
+        """Map pieces of one kind (see `_alike`); returns their bytes."""
+        write = bool(rights & WRITE)
+        if pieces[0].length >= BLOCK:
+            self.table.map(va, pieces[0].pa, pieces[0].length, write=write)
+            return pieces[0].length
+        pages = [np.arange(pa, pa + length, PAGE, dtype=np.uint64) for pa, length in pieces]
+        self.table.map_pages(va, np.concatenate(pages), write=write)
+        return sum(length for _, length in pieces)
+
+    def _settle(self, va: int, length: int) -> None:
+        """Invalidate after a change, then give table pages back that it made empty."""
+        self._invalidate(self.asid, va, length)
+        self._free_retired()
+
+    def _free_retired(self) -> None:
+        while self._retired:
+            self._frames.free(self._retired.pop())
+
+    def _check_private(self, va: int, length: int) -> None:
+        if va < PAGE or va % PAGE or va + length > GLOBAL_BASE:
+            raise ValueError(
+                f"process {self.pdid}: {length} bytes at {fmt(va)} are not private memory: whole pages from "
+                f"{fmt(PAGE)} to {fmt(GLOBAL_BASE)}"
+            )
+
+    def _check_free(self, va: int, length: int, rights: int) -> None:
+        check_rights(rights)
+        if va % PAGE or va < PAGE or (va + length) >> 48:
+            raise ValueError(f"process {self.pdid}: cannot map {length} bytes at {fmt(va)}")
+        taken = self.areas.overlapping(va, length)
+        if taken:
+            raise ValueError(
+                f"process {self.pdid}: {fmt(va)} to {fmt(va + length)} is taken: "
+                f"{fmt(taken[0].start)} to {fmt(taken[0].end)} is mapped already"
+            )
+
+    def _parts(self, va: int, length: int, what: str, held: bool) -> list[Area]:
+        """Return what is mapped in a range, all of it; refuse what the caller may not change."""
+        refused = f"process {self.pdid}: cannot {what} {length} bytes at {fmt(va)}: "
+        if va % PAGE or va < 0 or length <= 0:
+            raise ValueError(refused + "not whole pages")
+        try:
+            parts = self.areas.covering(va, length)
+        except ValueError as error:
+            raise ValueError(refused + str(error)) from None
+        for part in parts:
+            if part.held and not held:
+                raise ValueError(refused + f"{fmt(part.start)} is a region, or a staging buffer")
+        return parts
+
+
+def _alike(extents: Iterable[Extent]) -> Iterator[list[Extent]]:
+    """Group memory by how it is mapped: long pieces one by one, short ones in a row together."""
+    short: list[Extent] = []
+    for extent in extents:
+        if extent.length < BLOCK:
+            short.append(extent)
+            continue
+        if short:
+            yield short
+            short = []
+        yield [extent]
+    if short:
+        yield short

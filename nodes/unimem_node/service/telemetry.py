@@ -1,0 +1,104 @@
+"""What the node says on the event bus: its status, its counters, its faults, its interrupts.
+
+Topics: ``status`` (retained: ``up``, ``left``; the broker's will says ``lost``), ``counters`` every few
+seconds, ``faults`` and ``interrupts`` as they happen. Events are handed to the bus after a turn, never
+within the model's work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+from unimem.addresses import fmt
+from unimem_node.kernel.faults import FaultReport
+from unimem_node.service.events import EventBus
+
+if TYPE_CHECKING:
+    from unimem.v1.types_pb2 import Node as NodeMessage
+    from unimem_node.service.host import NodeHost
+
+
+class Telemetry:
+    """Watches `host` for as long as it runs."""
+
+    def __init__(self, bus: EventBus, host: NodeHost, about: NodeMessage, interval_s: float) -> None:
+        self._bus, self._host, self._about, self._interval_s = bus, host, about, interval_s
+        self._interrupts: list[tuple[int, bool, int]] = []
+        self._reported = 0  # number of the newest fault told
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Say that the node is up, and begin."""
+        await self._bus.start()
+        self._bus.publish("status", self.status("up"), retain=True)
+        self._host.node.interrupts.subscribe(self._on_interrupt)
+        self._host.observe(self._after_turn)
+        self._task = asyncio.create_task(self._count())
+
+    async def stop(self) -> None:
+        """Say that the node has left of its own will, and end."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._after_turn()
+        self._bus.publish("counters", self.counters())
+        await self._bus.stop(self.status("left"))
+
+    def status(self, state: str) -> dict[str, Any]:
+        """The status event."""
+        about = self._about
+        return {
+            "state": state,
+            "name": about.name,
+            "index": about.index,
+            "incarnation": about.incarnation,
+            "address": about.address,
+            "platform": about.platform,
+            "window_base": f"{about.window_base:#x}",
+            "window_size": about.window_size,
+            "unix_time_s": round(time.time(), 3),
+        }
+
+    def counters(self) -> dict[str, Any]:
+        """The counters event."""
+        node = self._host.node
+        return {
+            "counters": node.counters(),
+            "resident_bytes": node.resident_bytes(),
+            "virtual_time_ns": node.now_ps // 1000,
+            "events_dropped": self._bus.dropped,
+            "unix_time_s": round(time.time(), 3),
+        }
+
+    async def _count(self) -> None:
+        while True:
+            self._bus.publish("counters", self.counters())
+            await asyncio.sleep(self._interval_s)
+
+    def _on_interrupt(self, spi: int, level: bool) -> None:
+        if not self._interrupts:
+            self._host.ask_turn()
+        self._interrupts.append((spi, level, self._host.node.now_ps))
+
+    def _after_turn(self) -> None:
+        if not self._interrupts:
+            return  # faults are announced by interrupts
+        for report in self._host.node.faults():
+            if report.number > self._reported:
+                self._reported = report.number
+                self._bus.publish("faults", fault_event(report))
+        for spi, level, now_ps in self._interrupts:
+            self._bus.publish("interrupts", {"spi": spi, "level": level, "virtual_time_ns": now_ps // 1000})
+        self._interrupts.clear()
+
+
+def fault_event(report: FaultReport) -> dict[str, Any]:
+    """A fault report as JSON values: its fields, addresses in hex, and the one line that says it all."""
+    event = dataclasses.asdict(report)
+    event["iova"] = fmt(report.iova)
+    event["fsr"], event["fsynr0"] = f"{report.fsr:#x}", f"{report.fsynr0:#x}"
+    event["virtual_time_ns"] = event.pop("time_ps") // 1000
+    return event | {"text": report.text}

@@ -1,0 +1,125 @@
+"""One-sided access to a global virtual address space over many simulated ARMv8 MPSoCs.
+
+    import numpy as np, unimem
+
+    with unimem.connect("localhost:7400") as um:
+        frames = um.array((1024, 1024), "f4", node="n2")
+        frames[17] = np.arange(1024)
+        um.put(frames.ptr, b"bytes")
+        print(um.get(frames.ptr, 5).tobytes())
+
+`connect` gives a `Client`, `connect_async` an `AsyncClient` with the same verbs. `unimem.errors` draws the
+tree of what can go wrong; `unimem.verbs` has work requests and completion queues.
+"""
+
+from unimem._arguments import ACCEPTED, DELIVERED, SOURCE, At
+from unimem._connect import connect, connect_async
+from unimem._port import AsyncPort, Batch, Port, Work
+from unimem.addresses import fmt, parse_address
+from unimem.array import AsyncGlobalArray, GlobalArray
+from unimem.batching import AsyncOperationBatch, OperationBatch
+from unimem.client import Client
+from unimem.cluster import Grant, NodeInfo, RegionInfo, Resolved, Rights
+from unimem.errors import (
+    AccessDenied,
+    AccessFlagFault,
+    AddressError,
+    AddressSizeFault,
+    Cancelled,
+    ControlError,
+    CorruptPacket,
+    DeadlineExceeded,
+    ExternalAbort,
+    MalformedRequest,
+    NameTaken,
+    NoContextBank,
+    NodeLost,
+    NoRoute,
+    NoSpace,
+    OutOfBounds,
+    PeerLost,
+    PeerUnreachable,
+    PermissionFault,
+    SessionExpired,
+    SmmuFault,
+    StaleRoute,
+    StreamFault,
+    TransferError,
+    TranslationFault,
+    TransportError,
+    UnimemError,
+    UnknownNode,
+    UnknownRegion,
+    UsageError,
+)
+from unimem.pointers import GlobalPtr
+from unimem.transfer import Transfer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ACCEPTED",
+    "DELIVERED",
+    "SOURCE",
+    "AccessDenied",
+    "AccessFlagFault",
+    "AddressError",
+    "AddressSizeFault",
+    "AsyncClient",
+    "AsyncGlobalArray",
+    "AsyncOperationBatch",
+    "AsyncPort",
+    "At",
+    "Batch",
+    "Cancelled",
+    "Client",
+    "ControlError",
+    "CorruptPacket",
+    "DeadlineExceeded",
+    "ExternalAbort",
+    "GlobalArray",
+    "GlobalPtr",
+    "Grant",
+    "MalformedRequest",
+    "NameTaken",
+    "NoContextBank",
+    "NoRoute",
+    "NoSpace",
+    "NodeInfo",
+    "NodeLost",
+    "OperationBatch",
+    "OutOfBounds",
+    "PeerLost",
+    "PeerUnreachable",
+    "PermissionFault",
+    "Port",
+    "RegionInfo",
+    "Resolved",
+    "Rights",
+    "SessionExpired",
+    "SmmuFault",
+    "StaleRoute",
+    "StreamFault",
+    "Transfer",
+    "TransferError",
+    "TranslationFault",
+    "TransportError",
+    "UnimemError",
+    "UnknownNode",
+    "UnknownRegion",
+    "UsageError",
+    "Work",
+    "connect",
+    "connect_async",
+    "fmt",
+    "parse_address",
+]
+
+
+def __getattr__(name: str) -> object:
+    # asyncio costs a blocking program 50 ms: it is imported by whoever uses it.
+    if name == "AsyncClient":
+        from unimem.async_client import AsyncClient  # noqa: PLC0415
+
+        return AsyncClient
+    raise AttributeError(f"module 'unimem' has no attribute {name!r}")

@@ -1,0 +1,283 @@
+"""The gRPC port's inside, on one event loop: the session with the coordinator and the streams to nodes.
+
+A node is dialled at its own address first; where that does not answer (a container's name that only its
+network knows), the coordinator relays the stream. Which it was is remembered until the stream breaks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import grpc
+import grpc.aio
+
+from unimem._failures import operation_of, refusal
+from unimem._grpc_errors import control_error, error_info
+from unimem._grpc_stream import Call, NodeStream
+from unimem.errors import SessionExpired, TransportError, UnimemError
+from unimem.v1 import coordinator_pb2 as pb
+from unimem.v1 import types_pb2
+from unimem.v1.coordinator_pb2_grpc import CoordinatorServiceStub
+from unimem.wire import FrameError, Status
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from unimem._port import Batch, Work
+
+log = logging.getLogger("unimem")
+
+#: Seconds a node's own address gets to answer before the coordinator is asked to relay.
+DIRECT_TIMEOUT: Final = 1.0
+#: Seconds after which waiting for the coordinator is mentioned.
+PATIENCE: Final = 1.0
+
+OPTIONS: Final = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),  # addresses inside a cluster are not for a proxy
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+_TRANSFER: Final = "/unimem.v1.DmaService/Transfer"
+_UNREACHABLE: Final = ("UNKNOWN_NODE", "NODE_LOST", "PEER_UNREACHABLE")
+
+
+class Route:
+    """A way to a node: its own channel or the coordinator's, and the metadata to show there."""
+
+    def __init__(self, core: GrpcCore, node: str, channel: grpc.aio.Channel, *, relayed: bool) -> None:
+        self._core = core
+        self._node = node
+        self._channel = channel
+        self._relayed = relayed
+
+    def open(self) -> Call:
+        """Open the Transfer stream. Messages are raw bytes: no copy into protobuf objects and out again."""
+        core = self._core
+        metadata = [("unimem-pdid", str(core.pdid)), ("unimem-token", core.session.token)]
+        if self._relayed:
+            metadata.append(("unimem-node", self._node))
+        method: Any = self._channel.stream_stream(
+            _TRANSFER, request_serializer=None, response_deserializer=None
+        )
+        return cast("Call", method(metadata=tuple(metadata)))
+
+    def explain(self, error: Exception | None, heard: bool) -> tuple[Status, str, bool]:
+        """(status, words, refused) for a stream that broke with `error`; `heard`: something had come back.
+
+        `refused`: nothing that was sent on it can have happened.
+        """
+        self._core.reached.pop(self._node, None)
+        way = f"{self._node} (relayed by the coordinator)" if self._relayed else self._node
+        if isinstance(error, FrameError):
+            return Status.PEER_LOST, f"{way} sent what is no completion frame: {error}", False
+        if not isinstance(error, grpc.aio.AioRpcError):
+            return Status.PEER_LOST, f"{way} ended the stream", False
+        reason, _ = error_info(error)
+        code, text = error.code(), error.details() or ""
+        if not heard:
+            if code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}:
+                return Status.ACCESS_DENIED, f"{way} does not know this session: {text}", True
+            if code == grpc.StatusCode.UNIMPLEMENTED:
+                if not self._relayed:
+                    self._core.reached[self._node] = "relayed"
+                return Status.PEER_UNREACHABLE, f"what answers at {way}'s address is no unimem node", True
+            if reason in _UNREACHABLE or "failed to connect" in text:
+                return Status.PEER_UNREACHABLE, f"{way} could not be reached: {text}", True
+        return Status.PEER_LOST, f"the stream to {way} broke: {code.name}: {text}", False
+
+
+class GrpcCore:
+    """Session, control calls and streams. Everything is called on the loop that opened it."""
+
+    def __init__(self, endpoint: str, progress: Callable[[], None]) -> None:
+        self.endpoint = endpoint
+        self.session = pb.OpenSessionResponse()
+        #: How each node was reached last: "direct" or "relayed".
+        self.reached: dict[str, str] = {}
+        self._progress = progress
+        self._channel: grpc.aio.Channel = grpc.aio.insecure_channel(endpoint, options=OPTIONS)
+        self._stub: Any = CoordinatorServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._nodes: dict[str, types_pb2.Node] = {}
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._streams: dict[str, NodeStream] = {}
+        self._renewal: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def pdid(self) -> int:
+        """Protection domain of the session."""
+        return self.session.pdid
+
+    @property
+    def home(self) -> str:
+        """Name of the home node."""
+        return self.session.home.name
+
+    # -- the coordinator --------------------------------------------------------------------------------
+
+    async def open(self, home: str, domain: str, allowed: float) -> None:
+        """Connect and open a session; `TransportError` when nobody answers within `allowed` seconds."""
+        try:
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + allowed
+            await self._wait_for_coordinator(allowed)
+            request = pb.OpenSessionRequest(home=home, domain=domain)
+            left = max(deadline - loop.time(), 0.1)
+            self.session = cast("pb.OpenSessionResponse", await self.control(request, left))
+        except BaseException:
+            await self._channel.close(None)
+            raise
+        self._nodes[self.home] = self.session.home
+        self._renewal = loop.create_task(self._renew(), name="unimem-session")
+
+    async def _wait_for_coordinator(self, allowed: float) -> None:
+        ready = asyncio.ensure_future(self._channel.channel_ready())
+        try:
+            first = min(PATIENCE, allowed)
+            await asyncio.wait([ready], timeout=first)
+            if not ready.done() and allowed > first:
+                log.warning("waiting for the coordinator at %s (up to %g s)", self.endpoint, allowed)
+                await asyncio.wait([ready], timeout=allowed - first)
+            if not ready.done():
+                raise TransportError(
+                    f"no coordinator answers at {self.endpoint} (waited {allowed:g} s)",
+                    op="connect",
+                    reason="COORDINATOR_UNREACHABLE",
+                    hint="start one (`unimem up`), check host and port, or pass a longer timeout=",
+                )
+        finally:
+            ready.cancel()
+
+    async def control(self, request: Message, allowed: float) -> Message:
+        """Call the method named like `request`; the session's id and token are filled in."""
+        name = type(request).__name__.removesuffix("Request")
+        fields = request.DESCRIPTOR.fields_by_name
+        if "session_id" in fields:
+            request.session_id = self.session.session_id  # type: ignore[attr-defined]
+        if "token" in fields:
+            request.token = self.session.token  # type: ignore[attr-defined]
+        try:
+            return cast(
+                "Message",
+                # A coordinator that is restarting is waited for: nothing has been sent yet.
+                await getattr(self._stub, name)(request, timeout=min(allowed, 1e6), wait_for_ready=True),
+            )
+        except grpc.aio.AioRpcError as error:
+            raise control_error(request, error, self.endpoint) from None
+        except grpc.aio.UsageError:
+            raise TransportError(
+                "the connection is closed", op=operation_of(request), retryable=False
+            ) from None
+
+    async def _renew(self) -> None:
+        """Keep the session while the client lives."""
+        ttl = self.session.session_ttl_ns / 1e9
+        while ttl > 0:
+            await asyncio.sleep(ttl / 3)
+            try:
+                answer = await self.control(pb.RenewSessionRequest(), ttl / 3)
+                ttl = cast("pb.RenewSessionResponse", answer).session_ttl_ns / 1e9
+            except SessionExpired as error:
+                log.warning("the session with the coordinator at %s has ended: %s", self.endpoint, error)
+                return
+            except UnimemError as error:
+                log.warning("could not renew the session: %s", error)
+
+    # -- nodes ------------------------------------------------------------------------------------------
+
+    def stream(self, node: str | None) -> NodeStream:
+        """The stream to `node` (None: home); it connects when something is posted."""
+        name = node or self.home
+        stream = self._streams.get(name)
+        if stream is None:
+            stream = self._streams[name] = NodeStream(name, self.pdid, self.dial, self._progress)
+        return stream
+
+    def post(self, work: Work) -> None:
+        """See `Port.post`."""
+        self.stream(work.node).post(work)
+
+    def post_batch(self, batch: Batch) -> None:
+        """See `Port.post_batch`."""
+        self.stream(batch.node).post_batch(batch)
+
+    def cancel(self, work: Work) -> bool:
+        """See `Port.cancel`."""
+        return self.stream(work.node).cancel(work)
+
+    async def dial(self, node: str) -> Route:
+        """The way to `node`: direct if its address answers, else relayed."""
+        channel = await self._direct(node) if self.reached.get(node) != "relayed" else None
+        self.reached[node] = "relayed" if channel is None else "direct"
+        return Route(self, node, channel or self._channel, relayed=channel is None)
+
+    async def _direct(self, node: str) -> grpc.aio.Channel | None:
+        address = await self._address(node)
+        if not address:
+            return None
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = self._channels[address] = grpc.aio.insecure_channel(address, options=OPTIONS)
+        deadline = asyncio.get_running_loop().time() + DIRECT_TIMEOUT
+        state = channel.get_state(try_to_connect=True)
+        while state != grpc.ChannelConnectivity.READY:
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0 or state in {
+                grpc.ChannelConnectivity.TRANSIENT_FAILURE,
+                grpc.ChannelConnectivity.SHUTDOWN,
+            }:
+                del self._channels[address]  # so that the next dial tries afresh, without back-off
+                await channel.close(None)
+                return None
+            changed = asyncio.ensure_future(channel.wait_for_state_change(state))
+            await asyncio.wait([changed], timeout=left)
+            changed.cancel()
+            state = channel.get_state(try_to_connect=True)
+        return channel
+
+    async def _address(self, node: str) -> str:
+        """Where `node` listens: as the coordinator knows now, or knew when it answered last."""
+        request = pb.ListNodesRequest()
+        try:
+            answer = cast("pb.ListNodesResponse", await self.control(request, DIRECT_TIMEOUT))
+            self._nodes = {n.name: n for n in answer.nodes}
+        except UnimemError as error:
+            log.info("no news of the nodes: %s", error)
+        if node not in self._nodes:
+            raise refusal(request, "UNKNOWN_NODE", f"no node is called {node!r}", metadata={"node": node})
+        return self._nodes[node].address
+
+    async def reachability(self, nodes: Sequence[str]) -> dict[str, str]:
+        """See `Port.reachability`."""
+        unknown = [n for n in nodes if n not in self.reached]
+        channels = await asyncio.gather(*(self._direct(n) for n in unknown), return_exceptions=True)
+        for node, channel in zip(unknown, channels, strict=True):
+            if isinstance(channel, UnimemError):
+                raise channel
+            self.reached[node] = "relayed" if channel is None else "direct"
+        return {n: self.reached[n] for n in nodes}
+
+    # -- end --------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """End streams and session. Idempotent; an unreachable coordinator is not waited for."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._renewal is not None:
+            self._renewal.cancel()
+        for stream in self._streams.values():
+            await stream.close()
+        try:
+            await self.control(pb.CloseSessionRequest(), 1.0)
+        except UnimemError as error:
+            log.info("the session could not be closed: %s", error)
+        for channel in (*self._channels.values(), self._channel):
+            await channel.close(None)
