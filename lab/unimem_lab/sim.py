@@ -115,7 +115,7 @@ class SimCluster:
             info.index,
             incarnation=info.incarnation,
             scheduler=self.scheduler,
-            # topology=self.topology,
+            topology=self.topology,
             log=self.events,
             **self._options,
         )

@@ -317,6 +317,10 @@ class BaseClient:
     def _unfinished(self) -> list[Operation | Many]:
         return [w for w in (*self._under_way, *self._overdue) if not w.done()]
 
+    def _worth_waiting_for(self) -> list[Operation | Many]:
+        """What `close` waits for: not what has missed its deadline, as its owner has been told."""
+        return [w for w in list(self._under_way) if not isinstance(w, Transfer) or w._left() > 0]
+
     def _settled(self) -> list[UnimemError]:
         """Everything issued has been waited for: forget it, and return the errors nobody has seen."""
         self._flushed = time.monotonic()

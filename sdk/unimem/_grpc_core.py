@@ -105,7 +105,8 @@ class GrpcCore:
         self._channel: grpc.aio.Channel = grpc.aio.insecure_channel(endpoint, options=OPTIONS)
         self._stub: Any = CoordinatorServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._nodes: dict[str, types_pb2.Node] = {}
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._channels: dict[tuple[str, str], grpc.aio.Channel] = {}  # by node and address
+        self._dialling: dict[str, asyncio.Lock] = {}
         self._streams: dict[str, NodeStream] = {}
         self._renewal: asyncio.Task[None] | None = None
         self._closed = False
@@ -219,12 +220,16 @@ class GrpcCore:
         return Route(self, node, channel or self._channel, relayed=channel is None)
 
     async def _direct(self, node: str) -> grpc.aio.Channel | None:
-        address = await self._address(node)
-        if not address:
-            return None
-        channel = self._channels.get(address)
+        """A connected channel to the node's own address, or None."""
+        async with self._dialling.setdefault(node, asyncio.Lock()):
+            address = await self._address(node)
+            return await self._connected(node, address) if address else None
+
+    async def _connected(self, node: str, address: str) -> grpc.aio.Channel | None:
+        key = (node, address)
+        channel = self._channels.get(key)
         if channel is None:
-            channel = self._channels[address] = grpc.aio.insecure_channel(address, options=OPTIONS)
+            channel = self._channels[key] = grpc.aio.insecure_channel(address, options=OPTIONS)
         deadline = asyncio.get_running_loop().time() + DIRECT_TIMEOUT
         state = channel.get_state(try_to_connect=True)
         while state != grpc.ChannelConnectivity.READY:
@@ -233,7 +238,7 @@ class GrpcCore:
                 grpc.ChannelConnectivity.TRANSIENT_FAILURE,
                 grpc.ChannelConnectivity.SHUTDOWN,
             }:
-                del self._channels[address]  # so that the next dial tries afresh, without back-off
+                del self._channels[key]  # so that the next dial tries afresh, without back-off
                 await channel.close(None)
                 return None
             changed = asyncio.ensure_future(channel.wait_for_state_change(state))
@@ -257,10 +262,8 @@ class GrpcCore:
     async def reachability(self, nodes: Sequence[str]) -> dict[str, str]:
         """See `Port.reachability`."""
         unknown = [n for n in nodes if n not in self.reached]
-        channels = await asyncio.gather(*(self._direct(n) for n in unknown), return_exceptions=True)
+        channels = await asyncio.gather(*(self._direct(n) for n in unknown))
         for node, channel in zip(unknown, channels, strict=True):
-            if isinstance(channel, UnimemError):
-                raise channel
             self.reached[node] = "relayed" if channel is None else "direct"
         return {n: self.reached[n] for n in nodes}
 

@@ -284,7 +284,7 @@ class AsyncClient(BaseClient):
         """As `Client.close`."""
         if self._closed:
             return
-        await self._drive(all_done(self._unfinished()), self.timeout)
+        await self._drive(all_done(self._worth_waiting_for()), self.timeout)
         for array in list(self._arrays):
             try:
                 await array.free()

@@ -298,7 +298,7 @@ class Client(BaseClient):
         """Wait for what is under way (until the deadline), free this client's arrays, end the session."""
         if self._closed:
             return
-        self._drive(all_done(self._unfinished()), self.timeout)
+        self._drive(all_done(self._worth_waiting_for()), self.timeout)
         for array in list(self._arrays):
             try:
                 array.free()

@@ -215,3 +215,29 @@ class Reference(RuleBasedStateMachine):
 
 TestReference = Reference.TestCase
 TestReference.settings = settings(max_examples=40, stateful_step_count=25)
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        [(0, PAGE)],
+        [(PAGE, BLOCK)],
+        [(BLOCK - PAGE, 2 * PAGE)],
+        [(BLOCK - PAGE, PAGE), (BLOCK, PAGE)],
+        [(PAGE, PAGE), (3 * PAGE, PAGE), (5 * PAGE, 2 * BLOCK)],
+        [(0x8_0000_0000, BLOCK), (0, 3 * BLOCK + PAGE)],
+    ],
+)
+def test_every_frame_of_odd_ranges_is_given(ranges: list[tuple[int, int]]) -> None:
+    frames = make(*ranges)
+    every = {pa for base, size in ranges for pa in range(base, base + size, PAGE)}
+    assert frames.total_bytes == frames.free_bytes == len(every) * PAGE
+    given = {frames.page() for _ in every}
+    assert given == every
+    for pa in given:
+        frames.free(pa)
+    assert frames.free_bytes == frames.total_bytes
+    for foreign in every ^ {pa & -BLOCK for pa in every} ^ {pa + PAGE for pa in every}:
+        if foreign not in every:
+            with pytest.raises(ValueError, match="not this allocator's"):
+                frames.free(foreign)

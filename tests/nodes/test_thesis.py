@@ -9,6 +9,7 @@ import pytest
 from unimem_node.kernel import Kernel
 from unimem_node.mpsoc import scenarios
 from unimem_node.mpsoc.node import Node, boot
+from unimem_node.mpsoc.scenario_run import LENGTH
 from unimem_node.mpsoc.soc import Mpsoc
 
 
@@ -48,7 +49,7 @@ def test_the_table_of_the_thesis(booted: tuple[Mpsoc, Kernel]) -> None:
         assert row.delta("walks") > 0
         assert row.delta("reads_l3") > 0
         assert row.delta("faults") == 0
-        assert row.outcome == f"{scenarios.LENGTH} bytes, data equal"
+        assert row.outcome == f"{LENGTH} bytes, data equal"
         assert row.reports == ()
 
 
@@ -60,6 +61,7 @@ def test_each_refusal_tells_why(booted: tuple[Mpsoc, Kernel]) -> None:
     assert unmapped.delta("faults") == 2
     assert unmapped.outcome == "lpd6: AXI_WR_DATA after 4096 bytes; lpd7: AXI_WR_DATA"
     assert read_only.reports[0].startswith("permission fault, stage 1, level 3: write of")
+    assert "of a process (ASID " in read_only.reports[0]
     assert unknown.reports[0].startswith("unidentified stream: read of")
     assert "stream 0x86f (lpd7)" in unknown.reports[0]
     assert bypass.delta("bypasses") > 0
@@ -75,7 +77,7 @@ def test_a_scenario_can_fail(booted: tuple[Mpsoc, Kernel], monkeypatch: pytest.M
     soc, kernel = booted
     read = soc.bus.read
     with monkeypatch.context() as patch:
-        patch.setattr(soc.bus, "read", lambda pa, n: bytes(n) if n == scenarios.LENGTH else read(pa, n))
+        patch.setattr(soc.bus, "read", lambda pa, n: bytes(n) if n == LENGTH else read(pa, n))
         row = scenarios.e1_ps_static(soc, kernel)
     assert not row.ok
     assert "DATA DIFFERS" in row.outcome
@@ -102,3 +104,15 @@ def test_the_same_seed_gives_the_same_rows() -> None:
         return [*scenarios.thesis(soc, kernel), *scenarios.refusals(soc, kernel)]
 
     assert rows(1) == rows(1)
+
+
+@pytest.mark.parametrize("masters", [[], [{"type": "axi_cdma", "port": "ACP", "base": 0xA000_0000}]])
+def test_a_chip_without_a_translated_engine_in_the_pl_says_so(masters: list[dict[str, object]]) -> None:
+    soc = Mpsoc(memory_bytes=16 << 20, pl_masters=masters)
+    kernel = boot(soc)
+    assert scenarios.e1_ps_static(soc, kernel).ok
+    with pytest.raises(ValueError, match="no DMA engine is built in the PL behind the SMMU"):
+        scenarios.e2_pl_static(soc, kernel)
+    with pytest.raises(ValueError, match="no DMA engine"):
+        scenarios.e3_pl_dynamic(soc, kernel)
+    assert all(row.ok for row in scenarios.refusals(soc, kernel))

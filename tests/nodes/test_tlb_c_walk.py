@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 import numpy as np
 import pytest
 
 from support.smmu_board import Board
+from unimem_lab.bench.c_walk import CWalk
 from unimem_node.smmu import SmmuSpec
 from unimem_node.smmu._fast import translate_many
 
 PAGE = 0x1000
 VA = 0x4000_0000
-
-
-@pytest.fixture(scope="module")
-def c_walk() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "bench" / "c_walk.py"
-    spec = importlib.util.spec_from_file_location("c_walk", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def board() -> Board:
@@ -39,8 +25,8 @@ def board() -> Board:
 
 
 @pytest.mark.parametrize("access", [0, 1, 2, 5])
-def test_c_and_compiled_python_leave_the_same_state(c_walk: ModuleType, access: int) -> None:
-    c = c_walk.CWalk.build()
+def test_c_and_compiled_python_leave_the_same_state(access: int) -> None:
+    c = CWalk.build()
     if c is None:
         pytest.skip("no C compiler here")
     ours, theirs = board(), board()

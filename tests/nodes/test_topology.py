@@ -6,7 +6,7 @@ import itertools
 from collections import deque
 
 import pytest
-from unimem_node.fabric.topology import TOPOLOGIES, grid, hops
+from unimem_node.fabric.topology import TOPOLOGIES, check_topology, grid, hops
 
 
 def neighbours(topology: str, n: int, a: int) -> set[int]:
@@ -43,10 +43,6 @@ def search(topology: str, n: int, start: int) -> dict[int, int]:
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 8, 12, 16, 27])
 def test_distance_is_the_shortest_way(topology: str, n: int) -> None:
-    if topology == "pair" and n > 2:
-        with pytest.raises(ValueError, match="two nodes"):
-            hops(topology, n, 0, 1)
-        return
     for a in range(n):
         assert {b: hops(topology, n, a, b) for b in range(n)} == search(topology, n, a)
 
@@ -60,5 +56,7 @@ def test_grids_are_compact_and_whole() -> None:
 def test_errors_say_the_way_out() -> None:
     with pytest.raises(ValueError, match="torus3d"):
         hops("star", 4, 0, 1)
+    with pytest.raises(ValueError, match="two nodes"):
+        check_topology("pair", 3)
     with pytest.raises(ValueError, match="among the 4"):
         hops("ring", 4, 0, 4)

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +58,7 @@ class FakeCluster:
         self.domains: dict[str, int] = {}
         self.pdids = 0
         self.calls: list[str] = []
+        self.lock = threading.Lock()
 
     # -- coordinator ----------------------------------------------------------------------------------
 
@@ -160,10 +163,14 @@ class FakeCluster:
         start = gva - region.gva
         return Status.OK, memoryview(region.data)[start : start + n]
 
-    def execute(
+    def execute(self, *arguments: Any) -> tuple[np.ndarray, bytes]:
+        """One work request: (COMPLETION array of one row, bytes of a READ)."""
+        with self.lock:  # atomics of several threads
+            return self._execute(*arguments)
+
+    def _execute(
         self, pdid: int, op: int, src: int, dst: int, n: int, data: memoryview | None, operand: int, compare: int
     ) -> tuple[np.ndarray, bytes]:
-        """One work request: (COMPLETION array of one row, bytes of a READ)."""
         rows = np.zeros(1, COMPLETION)
         row = rows[0]
         row["op"], row["pdid"] = op, pdid

@@ -150,6 +150,10 @@ class TestNode:
         """Clear what the process' bank has recorded."""
         self.bus.write32(SMMU + BANK + 0x1000 * self.processes[pdid].bank + FSR, 0xFFFF_FFFF)
 
+    def forget_stream(self, slot: int) -> None:
+        """Invalidate the stream match register of a slot."""
+        self.bus.write32(SMMU + SMR + 4 * slot, 0)
+
     def fsr(self, pdid: int) -> int:
         """CB_FSR of the process' bank."""
         return self.bus.read32(SMMU + BANK + 0x1000 * self.processes[pdid].bank + FSR)
@@ -255,7 +259,8 @@ class Cluster:
         rows = self.completions(index)
         assert len(rows) == 1, rows
         assert rows.dtype == COMPLETION
-        return rows[0]
+        row: np.void = rows[0]
+        return row
 
     def close(self) -> None:
         """Give the memory back."""

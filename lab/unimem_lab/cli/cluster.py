@@ -45,7 +45,7 @@ def run_one_node(
                 "advertise": advertise,
                 "name": name,
                 "platform": platform,
-                # "topology": topology,
+                "topology": topology,
                 "memory_bytes": memory_bytes,
                 "mqtt": mqtt,
                 "coordinator_timeout_s": wait,

@@ -183,12 +183,13 @@ ROUTE_COLS = 6
 NODE_UP = 1  # unimem.v1.NodeState
 NODE_LOST = 2
 
-# ---- `replay`: answers given to atomics, for their duplicates -----------------------------------
+# ---- `replay`: answers given to atomics and refused requests, for their duplicates ---------------
 A_PEER = 0
 A_SEQ = 1
 A_VALUE = 2
 A_CONNECTION = 3
-REPLAY_COLS = 4
+A_STATUS = 4
+REPLAY_COLS = 5
 
 # ---- `done`: a COMPLETION as 20 words -----------------------------------------------------------
 DONE_COLS = 20
@@ -215,6 +216,7 @@ C_VA = 16
 C_MOVED = 17
 C_COST = 18
 C_PEER = 19  # whom the frame is for
+C_PLANNED = 20  # ACK records there is room for
 CURSOR_COLS = 24
 
 STOP_DONE = 0

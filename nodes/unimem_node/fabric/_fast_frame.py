@@ -2,7 +2,7 @@
 
 Layout of a frame under construction: header, slots for as many packets as were planned, payloads (for a
 reply: the ACK records first). When fewer packets than planned were written, unused slots stay as a gap
-before the payloads; `payload_offset` says where each one is, so nobody minds.
+before the payloads, filled with zeros; `payload_offset` says where each payload is.
 """
 
 from __future__ import annotations
@@ -66,6 +66,13 @@ def open_buffer(s: Any, buffer: Any, slots: int, payload: int) -> Any:
 
 
 @njit_inline
+def clear(buffer: Any, start: int, end: int) -> None:
+    """Zeros into a gap (a multiple of 8 bytes): a frame tells nothing of what its buffer held before."""
+    for at in range(start, end, 8):
+        store64(buffer, at, 0)
+
+
+@njit_inline
 def pad(buffer: Any, end: int) -> Any:
     """Fill up with zeros to a multiple of 8; returns where that is."""
     while end & 7:
@@ -86,6 +93,7 @@ def close_buffer(s: Any, buffer: Any, peer: int, incarnation: int) -> Any:
     """Write the frame's header; returns its bytes. `incarnation`: for whom it is."""
     cursor = s.cursor
     total = cursor[col.C_PAYLOAD]
+    clear(buffer, col.HEADER + cursor[col.C_USED] * col.PACKET_BYTES, cursor[col.C_SLOTS] * col.PACKET_BYTES + col.HEADER)
     s.peers[peer, col.P_FRAMES] += 1
     store64(buffer, 0, col.MAGIC_VERSION_KIND)
     store64(buffer, col.H_COUNT, cursor[col.C_USED] | col.PACKET_BYTES << 32)

@@ -18,6 +18,7 @@ from . import _fast_columns as col
 from ._fast_answer import settle_acks, settle_response
 from ._fast_crc import header_crc, packet_crc
 from ._fast_frame import (
+    clear,
     close_buffer,
     gather,
     get32,
@@ -91,10 +92,13 @@ def open_reply(s: Any, frame: Any, buffer: Any) -> Any:
         cursor[col.C_SLOTS] = 0
         cursor[col.C_USED] = 0
         cursor[col.C_ACKS] = 0
+        cursor[col.C_PLANNED] = 0
         return buffer
     buffer = open_buffer(s, buffer, slots, acks * col.ACK_BYTES + payload)
-    cursor[col.C_RECORDS] = cursor[col.C_PAYLOAD]
-    cursor[col.C_PAYLOAD] += acks * col.ACK_BYTES
+    if cursor[col.C_OPEN] != 0:
+        cursor[col.C_RECORDS] = cursor[col.C_PAYLOAD]
+        cursor[col.C_PAYLOAD] += acks * col.ACK_BYTES
+        cursor[col.C_PLANNED] = acks
     return buffer
 
 
@@ -138,6 +142,12 @@ def add_response(
 def close_reply(s: Any, buffer: Any, peer: int) -> Any:
     """Add the ACK packet and the header; an empty array when there is nothing to say."""
     cursor = s.cursor
+    if cursor[col.C_PLANNED] > 0:
+        clear(
+            buffer,
+            cursor[col.C_RECORDS] + cursor[col.C_ACKS] * col.ACK_BYTES,
+            cursor[col.C_RECORDS] + cursor[col.C_PLANNED] * col.ACK_BYTES,
+        )
     if cursor[col.C_ACKS] > 0:
         at = col.HEADER + cursor[col.C_USED] * col.PACKET_BYTES
         n = cursor[col.C_ACKS] * col.ACK_BYTES
@@ -191,6 +201,18 @@ def respond_read(
 
 
 @njit_inline
+def remember(s: Any, peer: int, seq: int, status: int, value: Any) -> None:
+    """Keep the answer to a request whose duplicate could not be answered like a WRITE's."""
+    row = s.node[col.N_REPLAY]
+    s.node[col.N_REPLAY] = (row + 1) % s.replay.shape[0]
+    s.replay[row, col.A_PEER] = peer
+    s.replay[row, col.A_SEQ] = seq
+    s.replay[row, col.A_VALUE] = value
+    s.replay[row, col.A_CONNECTION] = s.peers[peer, col.P_SEEN_CONNECTION]
+    s.replay[row, col.A_STATUS] = status
+
+
+@njit_inline
 def respond_atomic(
     s: Any, buffer: Any, peer: int, domain: int, seq: int, token: int, wait: int, done: int, value: Any,
     cost: int, memory: int,
@@ -199,12 +221,7 @@ def respond_atomic(
     add_response(
         s, buffer, domain, seq, 8, 0, token, done + s.peers[peer, col.P_LATENCY], wait, value, cost, memory
     )
-    row = s.node[col.N_REPLAY]
-    s.node[col.N_REPLAY] = (row + 1) % s.replay.shape[0]
-    s.replay[row, col.A_PEER] = peer
-    s.replay[row, col.A_SEQ] = seq
-    s.replay[row, col.A_VALUE] = value
-    s.replay[row, col.A_CONNECTION] = s.peers[peer, col.P_SEEN_CONNECTION]
+    remember(s, peer, seq, 0, value)
     s.node[col.K_ATOMICS] += 1
 
 

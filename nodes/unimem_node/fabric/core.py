@@ -91,7 +91,7 @@ class Core:
         self.smmu, self.memory, self.scheduler, self.spec, self.record = smmu, memory, scheduler, spec, record
         self.index = index
         self.arrays = smmu.arrays
-        self.state = new_state(spec, index, incarnation)
+        self.state: State = new_state(spec, index, incarnation)
         # Scalars through memoryviews: half the time of an index into an array, and plain integers.
         self.node = memoryview(self.state.node)
         self.cursor = memoryview(self.state.cursor)
@@ -108,7 +108,7 @@ class Core:
 
     def _refresh(self, **tables: np.ndarray) -> None:
         """Replace tables, and the handle by which compiled code finds them."""
-        self.state: State = self.state._replace(**tables)
+        self.state = self.state._replace(**tables)
         self._work_rows, self._done_rows = len(self.state.work), len(self.state.done)
         self.handle = make_handle(self.arrays, self.state)
 

@@ -84,7 +84,7 @@ class MemoryFabric:
             # Told at once, but not from inside the sender's own call.
             self._scheduler.at(self._scheduler.now_ps, lambda: self._unreachable(port, peer))
             return
-        arrival = max(_TIME.unpack_from(frame, H_TIME)[0], self._scheduler.now_ps)
+        arrival = max(_TIME.unpack_from(frame.data, H_TIME)[0], self._scheduler.now_ps)
         port.spoken[peer] = arrival
         self._scheduler.at(arrival, _Delivery(self, port.index, to, frame))
 

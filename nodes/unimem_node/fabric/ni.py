@@ -254,8 +254,8 @@ class RdmaNi:
                     return
                 fast = not entered.stale
             else:
-                opened = entered or _Entered(open_frame(frame), stale=False, restarted=False)
-                self._examine(peer, opened, buffer, self._stopped())
+                entered = entered or _Entered(open_frame(frame), stale=False, restarted=False)
+                self._examine(peer, entered, buffer, self._stopped())
         if self._target.nacks:
             self._send_nacks(peer)
         if entered is not None and entered.restarted:

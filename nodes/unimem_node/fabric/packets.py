@@ -232,10 +232,10 @@ def build_frame(packets: Iterable[tuple[np.void, bytes]], **header: int) -> np.n
 
 def request(op: PacketOp, seq: int, **fields: int) -> np.void:
     """A packet row with the given fields."""
-    row = np.zeros(1, PACKET)
+    row: np.void = np.zeros(1, PACKET)[0]
     for name, value in {"op": op, "seq": seq, **fields}.items():
         row[name] = value
-    return row[0]
+    return row
 
 
 def describe(data: np.ndarray) -> Iterator[str]:

@@ -249,10 +249,11 @@ class Source:
             int(nack["fsynr0"]),
             int(nack["length"]),
         )
-        if status is not Status.SEQUENCE_GAP:
+        expected = int(nack["expected"])
+        behind = (int(state.flight[row, col.F_SEQ]) - expected) & col.SEQ_MASK
+        if status is not Status.SEQUENCE_GAP or behind >= 1 << 31:
             self._failed(row, refusal, index, time)
             return
-        expected = int(nack["expected"])
         for lost in self._flying(peer):
             if (int(state.flight[lost, col.F_SEQ]) - expected) & col.SEQ_MASK < 1 << 31:
                 self._failed(lost, refusal, index, time)

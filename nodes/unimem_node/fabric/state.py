@@ -33,6 +33,7 @@ class RdmaSpec:
     peer_bytes: int = 4 << 20  # in flight to one peer; the rest waits
     issue_ps: int = 470_000  # interface and library (arXiv 2307.09371, E9)
     hop_ps: int = 830_000  # first hop (E9)
+    further_hop_ps: int = 312_500  # each hop after it (E9: 2.55 µs at five hops)
     link_ps_per_kib: int = 999_024  # 10 Gb/s, 82 % usable (E10)
 
     def __post_init__(self) -> None:
@@ -67,7 +68,7 @@ class State(NamedTuple):
     cursor: Any  # int64[CURSOR_COLS]
 
 
-#: Answers to atomics that are remembered for duplicates, of all peers together, the oldest is overwritten.
+#: Answers to atomics, and refusals, that are remembered for duplicates; the oldest is overwritten.
 REPLAY_ROWS: Final = 1024
 FIRST_ROWS: Final = 64
 

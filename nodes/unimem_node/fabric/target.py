@@ -15,7 +15,7 @@ from unimem_node.mmu._fast import ACCESS_WRITE
 from unimem_node.smmu.arrays import T_MEMORY_LATENCY, T_MEMORY_PER_KIB
 
 from . import _fast_columns as col
-from ._fast_receive import add_ack, add_response, respond_atomic, respond_read, serve
+from ._fast_receive import add_ack, add_response, remember, respond_atomic, respond_read, serve
 from .core import Bytes, Core, Refusal, Stopped
 from .packets import ATOMICS, HAS_PAYLOAD, NACK, Frame, PacketError, PacketOp, check_packet, payload
 
@@ -42,8 +42,7 @@ class Target:
             core.node[col.K_BAD_CRC] += 1
             core.record(core.node[col.N_CLOCK], "bad_packet", reason=str(error))
             if packet["op"] in REQUESTS and packet["seq"] == core.state.peers[peer, col.P_EXPECTED]:
-                self._advance(peer)
-                self._refuse(peer, packet, Refusal(error.status, Side.TARGET), 0)
+                self._consume(peer, packet, Refusal(error.status, Side.TARGET))
             return False
         return True
 
@@ -74,8 +73,7 @@ class Target:
             if isinstance(slot, Status):
                 refusal = Refusal(slot, Side.TARGET, iova=_signed(packet["va"]))
         if refusal is not None:
-            self._advance(peer)
-            self._refuse(peer, packet, refusal, 0)
+            self._consume(peer, packet, refusal)
             return
         assert not isinstance(slot, Status)
         self._execute(peer, frame, packet, slot, reply, stopped)
@@ -118,6 +116,7 @@ class Target:
         if refusal is not None:
             _, done = serve(core.state, peer, time, moved_cost, 0)
             self._refuse(peer, packet, refusal._replace(side=Side.TARGET), int(done))
+            remember(core.state, peer, int(packet["seq"]), int(refusal.status), 0)
             return
         timing = core.arrays.timing
         memory = int(timing[T_MEMORY_LATENCY]) + (n * int(timing[T_MEMORY_PER_KIB]) >> 10)
@@ -154,33 +153,36 @@ class Target:
             word[0] = operand
         return cost, int(word.dtype.type(old).view(np.int64)), None
 
-    def _advance(self, peer: int) -> None:
+    def _consume(self, peer: int, packet: np.void, refusal: Refusal) -> None:
+        """Refuse the request that was due; the next one is due now."""
         row = self.core.state.peers[peer]
         row[col.P_EXPECTED] = (row[col.P_EXPECTED] + 1) & col.SEQ_MASK
+        self._refuse(peer, packet, refusal, 0)
+        remember(self.core.state, peer, int(packet["seq"]), int(refusal.status), 0)
 
     def _duplicate(self, peer: int, packet: np.void, reply: Bytes) -> None:
-        """A request that was executed before: answer it again, without its effect.
+        """A request that was here before: answer it again, without its effect.
 
         A READ has none, but what it asked for may be gone; its sender has had one answer and needs no second.
         """
         core, state = self.core, self.core.state
         core.node[col.K_DUPLICATES] += 1
+        seq, token = int(packet["seq"]), _signed(packet["token"])
         time = core.node[col.N_CLOCK] + int(state.peers[peer, col.P_LATENCY])
-        token = _signed(packet["token"])
-        if packet["op"] == Op.WRITE:
+        replay = state.replay
+        known = np.flatnonzero(
+            (replay[:, col.A_CONNECTION] == state.peers[peer, col.P_SEEN_CONNECTION])
+            & (replay[:, col.A_PEER] == peer)
+            & (replay[:, col.A_SEQ] == seq)
+        )
+        status = Status(int(replay[known[0], col.A_STATUS])) if len(known) else Status.OK
+        if status:
+            self._refuse(peer, packet, Refusal(status, Side.TARGET, iova=_signed(packet["va"])), 0)
+        elif packet["op"] == Op.WRITE:
             add_ack(state, reply, token, time, 0, 0, 0)
-            return
-        if packet["op"] in ATOMICS:
-            replay = state.replay
-            known = (
-                (replay[:, col.A_PEER] == peer)
-                & (replay[:, col.A_SEQ] == packet["seq"])
-                & (replay[:, col.A_CONNECTION] == state.peers[peer, col.P_SEEN_CONNECTION])
-            )
-            for row in np.flatnonzero(known)[:1]:
-                ids = (int(packet["pdid"]), int(packet["seq"]))
-                value = int(replay[row, col.A_VALUE])
-                add_response(state, reply, *ids, 8, 0, token, time, 0, value, 0, 0)
+        elif packet["op"] in ATOMICS and len(known):
+            value = int(replay[known[0], col.A_VALUE])
+            add_response(state, reply, int(packet["pdid"]), seq, 8, 0, token, time, 0, value, 0, 0)
 
     def _refuse(self, peer: int, packet: np.void, refusal: Refusal, done_ps: int, expected: int = 0) -> None:
         """Answer with a NACK; `done_ps`: when the engine was done with it, 0 for one it never got."""

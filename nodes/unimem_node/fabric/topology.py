@@ -38,8 +38,12 @@ def check_topology(topology: str, nodes: int) -> None:
 
 
 def hops(topology: str, nodes: int, a: int, b: int) -> int:
-    """Links between nodes `a` and `b` of `nodes`; 0 for a node to itself."""
-    check_topology(topology, nodes)
+    """Links between nodes `a` and `b` of `nodes`; 0 for a node to itself.
+
+    A cluster of processes grows while it runs: a `pair` that a third node has joined is wired as `full`.
+    """
+    if topology not in TOPOLOGIES:
+        check_topology(topology, nodes)
     if not (0 <= a < nodes and 0 <= b < nodes):
         raise ValueError(f"nodes {a} and {b} are not both among the {nodes} there are")
     if a == b:

@@ -18,8 +18,8 @@ class FaultReport:
     """One fault record, as it was when the interrupt was taken.
 
     `number` counts the reports of a node from 1. `context_bank` and `asid` are None for a global fault,
-    `pdid` also when the bank belongs to no process; `level` is None where no walk was made. `multiple`: more
-    faults came before this record was read, and left none of their own.
+    `pdid` also when the bank belongs to no process; `level` is None, and `stage` 0, where no walk was made.
+    `multiple`: more faults came before this record was read, and left none of their own.
     """
 
     kind: str
@@ -48,7 +48,7 @@ class FaultReport:
         if self.context_bank is not None:
             line += f" in context bank {self.context_bank}"
             if self.pdid is not None:
-                line += f" of process {self.pdid}"
+                line += f" of process {self.pdid}" if self.pdid else f" of a process (ASID {self.asid})"
             line += f" [FSR {fmt(self.fsr)} FSYNR0 {fmt(self.fsynr0)}]"
         else:
             line += f" [sGFSR {fmt(self.fsr)} sGFSYNR0 {fmt(self.fsynr0)}]"
@@ -85,7 +85,7 @@ def read_global_fault(bus: Bus, base: int, gfsr: int) -> FaultReport:
         iova=bus.read64(base + reg.GFAR),
         stream_id=bus.read32(base + reg.GFSYNR1) & reg.STREAM_MASK,
         context_bank=None,
-        stage=1,
+        stage=0,
         level=None,
         privileged=bool(synr & reg.GFSYNR0_PNU),
         multiple=bool(gfsr & reg.MULTI),

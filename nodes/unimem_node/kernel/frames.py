@@ -13,6 +13,7 @@ Freed memory is cleared before anybody gets it again: nothing of one process is 
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -69,32 +70,43 @@ class FrameAllocator:
 
     def __init__(self, bus: Clears, ranges: Sequence[tuple[int, int]]) -> None:
         self._bus = bus
-        self._ranges = tuple(sorted(ranges))
         self._base: list[int] = []  # of each block, ascending
         self._all: list[int] = []  # the frames of a block that are ours to give
-        self._bits: list[int] = []  # those of them that are free
-        self._number: dict[int, int] = {}  # pa >> 21 -> block
-        for base, size in self._ranges:
+        end = 0
+        for base, size in sorted(ranges):
             if base % PAGE or size % PAGE or size <= 0:
                 raise ValueError(f"memory range {fmt(base)} of {fmt(size)} bytes is not made of 4 KiB pages")
-            for start in range(align_down(base, BLOCK), base + size, BLOCK):
-                low, high = max(base, start), min(base + size, start + BLOCK)
-                bits = _bits((low - start) // PAGE, (high - low) // PAGE)
-                number = self._number.setdefault(start // BLOCK, len(self._base))
-                if number == len(self._base):
-                    self._base.append(start)
-                    self._all.append(0)
-                if self._all[number] & bits:
-                    raise ValueError(f"memory ranges overlap at {fmt(low)}")
-                self._all[number] |= bits
-        self._bits = self._all.copy()
-        self._whole = [
-            n for n, bits in enumerate(self._all) if bits == _FULL
-        ]  # a heap; may hold blocks in use
-        self._listed = bytearray(bits == _FULL for bits in self._all)  # whether a block is in that heap
-        self._partial = {n: None for n, bits in enumerate(self._all) if bits != _FULL}  # free and used frames
-        self.total_bytes = sum(size for _, size in self._ranges)
+            if base < end:
+                raise ValueError(f"memory ranges overlap at {fmt(base)}")
+            end = base + size
+            self._add_range(base, end)
+        self._bits = self._all.copy()  # the frames of a block that are free
+        whole = [bits == _FULL for bits in self._all]
+        self._whole = [n for n, is_whole in enumerate(whole) if is_whole]  # a heap; may hold blocks in use
+        self._listed = bytearray(whole)  # whether a block is in that heap
+        self._partial = {n: None for n, is_whole in enumerate(whole) if not is_whole}  # free and used frames
+        self.total_bytes = sum(size for _, size in ranges)
         self.free_bytes = self.total_bytes
+
+    def _add_range(self, base: int, end: int) -> None:
+        """Make blocks of a range that lies behind those before; its first may be the last one's block."""
+        start = align_down(base, BLOCK)
+        if start < base or end < start + BLOCK:
+            stop = min(end, start + BLOCK)
+            bits = _bits((base - start) // PAGE, (stop - base) // PAGE)
+            if self._base and self._base[-1] == start:
+                self._all[-1] |= bits
+            else:
+                self._base.append(start)
+                self._all.append(bits)
+            start += BLOCK
+        whole = range(start, align_down(end, BLOCK), BLOCK)
+        self._base += whole
+        self._all += [_FULL] * len(whole)
+        start = align_down(end, BLOCK)
+        if start > base and start < end:
+            self._base.append(start)
+            self._all.append(_bits(0, (end - start) // PAGE))
 
     def page(self) -> int:
         """Allocate one frame; raises `MemoryError`."""
@@ -216,7 +228,10 @@ class FrameAllocator:
         while pa < end:
             start = align_down(pa, BLOCK)
             n = min(end, start + BLOCK) - pa
-            yield self._number.get(pa // BLOCK, -1), _bits((pa - start) // PAGE, n // PAGE)
+            number = bisect_right(self._base, start) - 1
+            known = number >= 0 and self._base[number] == start
+            bits = _FULL if n == BLOCK else _bits((pa - start) // PAGE, n // PAGE)
+            yield (number if known else -1), bits
             pa += n
 
     def _mark(self, pa: int, length: int, *, free: bool) -> None:

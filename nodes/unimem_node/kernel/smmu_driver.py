@@ -130,7 +130,7 @@ class SmmuDriver:
         Returns the context bank; all streams of a process share one. Attaching again is without effect.
         Raises `StreamConflict`, `NoStreamMatch` or `NoContextBank`, and has changed nothing then.
         """
-        owner = f"process {process.pdid}" if process.pdid else f"a process (ASID {process.asid})"
+        owner = f"process {process.pdid}" if process.pdid else f"ASID {process.asid}"
         return self._attach(stream_id, mask, Tables(owner, process.asid, process.table.root, process)).index
 
     def attach_static(self, stream_id: int, mask: int = 0) -> StaticDomain:

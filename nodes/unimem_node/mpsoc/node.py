@@ -17,6 +17,7 @@ import numpy.typing as npt
 from unimem_node.bus import Bus
 from unimem_node.bus.interrupts import InterruptController
 from unimem_node.clock import EventLog, Scheduler
+from unimem_node.fabric.topology import check_topology, hops
 from unimem_node.kernel.board import Board, DmaNode, NiNode, SmmuNode
 from unimem_node.kernel.faults import FaultReport
 from unimem_node.kernel.kernel import Kernel
@@ -69,7 +70,13 @@ def board_of(soc: Mpsoc) -> Board:
 
 def boot(soc: Mpsoc, *, strict: bool = True) -> Kernel:
     """Boot the kernel on a chip. `strict`: a stream that nobody routed faults instead of bypassing."""
-    return Kernel(soc.bus, soc.interrupts, board_of(soc), now=lambda: soc.scheduler.now_ps, strict=strict)
+    return Kernel(soc.bus, soc.interrupts, board_of(soc), now=lambda: clock_of(soc), strict=strict)
+
+
+def clock_of(soc: Mpsoc) -> int:
+    """Return a chip's virtual time (ps): the later of its scheduler's and of what came over the fabric."""
+    now = soc.scheduler.now_ps
+    return now if soc.ni is None else max(now, soc.ni.clock_ps)
 
 
 class Node:
@@ -90,8 +97,11 @@ class Node:
         incarnation: int = 1,
         seed: int = 0,
         fast: bool = True,
+        topology: str = "full",
         log: EventLog | None = None,
     ) -> None:
+        check_topology(topology, 1)
+        self._topology = topology
         self.name = name
         self.index = index
         self.incarnation = incarnation
@@ -132,7 +142,7 @@ class Node:
     @property
     def now_ps(self) -> int:
         """The node's virtual clock: the later of its scheduler's and what has arrived."""
-        return max(self.soc.scheduler.now_ps, self.ni.clock_ps)
+        return clock_of(self.soc)
 
     # ---- what the coordinator asks for
 
@@ -215,8 +225,18 @@ class Node:
     # ---- transfers
 
     def set_routes(self, rows: Iterable[Any]) -> None:
-        """Take over the route table: rows of (index, name, base, size, incarnation, state)."""
-        self.ni.set_routes(rows)
+        """Take over the route table: rows of (index, name, base, size, incarnation, state).
+
+        The way to a peer is as long as the topology says, with the nodes in the order of their indices.
+        """
+        table = sorted(rows)
+        self.ni.set_routes(table)
+        places = {row[0]: place for place, row in enumerate(table)}
+        here, spec = places.get(self.index), self.ni.spec
+        for index, place in places.items():
+            if here is not None and index != self.index:
+                further = hops(self._topology, len(table), here, place) - 1
+                self.ni.set_link(index, spec.hop_ps + further * spec.further_hop_ps, spec.link_ps_per_kib)
 
     def post(self, wrs: np.ndarray) -> None:
         """Ring the doorbell for WORK_REQUEST rows."""

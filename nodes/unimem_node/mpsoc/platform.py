@@ -172,6 +172,7 @@ class RdmaPart(_Master):
     block_bytes: Positive = 16 << 10
     issue_ps: int = Field(470_000, ge=0)
     hop_ps: int = Field(830_000, ge=0)
+    further_hop_ps: int = Field(312_500, ge=0)
     link_ps_per_kib: int = Field(999_024, ge=0)
 
     @model_validator(mode="after")
@@ -281,6 +282,7 @@ class Platform(_Part):
             block_bytes=master.block_bytes,
             issue_ps=master.issue_ps,
             hop_ps=master.hop_ps,
+            further_hop_ps=master.further_hop_ps,
             link_ps_per_kib=master.link_ps_per_kib,
         )
 

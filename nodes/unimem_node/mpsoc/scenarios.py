@@ -8,103 +8,34 @@ booted on it, leaves both as it found them, and proves its row with counters rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from unimem.addresses import fmt
 from unimem_node.kernel import smmu_registers as reg
+from unimem_node.kernel.board import AXI_ID_MASK
 from unimem_node.kernel.context_bank import NoContextBank, NoStreamMatch, SmmuError
-from unimem_node.kernel.dma_drivers import CdmaDriver, DmaRequest, ZdmaDriver
-from unimem_node.kernel.faults import FaultReport
+from unimem_node.kernel.dma_drivers import CdmaDriver, ZdmaDriver
 from unimem_node.kernel.frames import PAGE
 from unimem_node.kernel.kernel import Kernel
 from unimem_node.kernel.processes import READ, Process
+from unimem_node.mpsoc.scenario_run import (
+    LENGTH,
+    Run,
+    ScenarioRow,
+    free_port_streams,
+    idle_engines,
+    outcome_of,
+    pl_engine,
+    stream_of,
+    transfer,
+)
 from unimem_node.mpsoc.soc import Mpsoc
 
-#: Bytes that a scenario moves: some pages, and a part of one.
-LENGTH: Final = 64 * 1024 + 100
+__all__ = ["REFUSALS", "THESIS", "Scenario", "ScenarioRow", "refusals", "thesis"]
+
 _SOURCE_IOVA: Final = 0x4000_0000
 _DESTINATION_IOVA: Final = 0x5000_0000
-#: Stream IDs of a PL port: its AXI ID has six bits.
-_PORT_MASK: Final = 0x3F
-
-
-@dataclass(frozen=True, slots=True)
-class ScenarioRow:
-    """What happened in one scenario, and what was expected.
-
-    `supplied`: how the engine came by its addresses. `smmu`: what the SMMU did with them. `ok`: everything
-    was as the publication says. `mapped_before`: bytes that were mapped for the engine before it ran.
-    `before`, `after`: the chip's counters around the engine's run. `reports`: what the SMMU reported.
-    """
-
-    scenario: str
-    title: str
-    supplied: str
-    smmu: str
-    outcome: str
-    ok: bool
-    mapped_before: int
-    before: Mapping[str, int]
-    after: Mapping[str, int]
-    reports: tuple[str, ...] = ()
-
-    def delta(self, counter: str) -> int:
-        """Return by how much a counter grew."""
-        return self.after[counter] - self.before[counter]
-
-
-class _Run:
-    """One use of the chip: counters and fault reports from its making on."""
-
-    def __init__(self, soc: Mpsoc, kernel: Kernel) -> None:
-        self.soc = soc
-        self.kernel = kernel
-        self.before = soc.counters()
-        self.first_report = kernel.faults[-1].number + 1 if kernel.faults else 1
-
-    def reports(self) -> list[FaultReport]:
-        """Return the fault reports since."""
-        return [report for report in self.kernel.faults if report.number >= self.first_report]
-
-    def row(
-        self,
-        *,
-        scenario: str,
-        title: str,
-        supplied: str,
-        smmu: str,
-        outcome: str,
-        ok: bool,
-        mapped_before: int = 0,
-    ) -> ScenarioRow:
-        """Make the row, now that everything has happened."""
-        return ScenarioRow(
-            scenario=scenario,
-            title=title,
-            supplied=supplied,
-            smmu=smmu,
-            outcome=outcome,
-            ok=ok,
-            mapped_before=mapped_before,
-            before=self.before,
-            after=self.soc.counters(),
-            reports=tuple(report.text for report in self.reports()),
-        )
-
-    def grown(self, counter: str) -> int:
-        """Return by how much a counter has grown."""
-        return self.soc.counters()[counter] - self.before[counter]
-
-    def walked(self, stream: int, bank: int) -> str:
-        """Say what the SMMU did with an engine that it let through."""
-        hits = self.grown("utlb_hits") + self.grown("macro_hits")
-        reads = sum(self.grown(f"reads_l{level}") for level in range(4))
-        return (
-            f"stream {stream:#x} to context bank {bank}: {self.grown('walks')} walks ({reads} descriptor "
-            f"reads), {hits} TLB hits, {self.grown('faults')} faults"
-        )
 
 
 def e1_ps_static(soc: Mpsoc, kernel: Kernel) -> ScenarioRow:
@@ -114,28 +45,28 @@ def e1_ps_static(soc: Mpsoc, kernel: Kernel) -> ScenarioRow:
 
 def e2_pl_static(soc: Mpsoc, kernel: Kernel) -> ScenarioRow:
     """E2: a DMA engine in the PL, addresses mapped beforehand in the SMMU's own tables."""
-    return _static("E2", "PL DMA, mapped beforehand", soc, kernel, _pl_engine(kernel))
+    return _static("E2", "PL DMA, mapped beforehand", soc, kernel, pl_engine(kernel))
 
 
 def e3_pl_dynamic(soc: Mpsoc, kernel: Kernel) -> ScenarioRow:
     """E3: a DMA engine in the PL, TTBR0 = the tables of a user process; nothing is mapped for the engine."""
-    driver = _pl_engine(kernel)
-    stream = _stream(driver)
+    driver = pl_engine(kernel)
+    stream = stream_of(driver)
     process = kernel.spawn()
     try:
         source, destination = process.map(LENGTH), process.map(LENGTH)
         data = soc.random("E3").randbytes(LENGTH)
         process.write(source, data)
         bank = kernel.smmu.attach(stream, 0, process)
-        run = _Run(soc, kernel)
-        request = _transfer(soc, driver, source, destination)
+        run = Run(soc, kernel)
+        request = transfer(soc, driver, source, destination)
         equal = process.read(destination, LENGTH) == data
         return run.row(
             scenario="E3",
             title="PL DMA, user process' page tables",
             supplied=f"a process' own; TTBR0 = its table, {fmt(process.table.root)}, ASID {process.asid}",
             smmu=run.walked(stream, bank),
-            outcome=_outcome(request, equal),
+            outcome=outcome_of(request, equal),
             ok=request.ok and equal and run.grown("walks") > 0 and run.grown("faults") == 0,
         )
     finally:
@@ -144,15 +75,15 @@ def e3_pl_dynamic(soc: Mpsoc, kernel: Kernel) -> ScenarioRow:
 
 def e4_unmapped(soc: Mpsoc, kernel: Kernel) -> ScenarioRow:
     """E4: writes that run into an unmapped page are terminated there; a second fault leaves FAR alone."""
-    first, second = _engines(kernel, 2)
+    first, second = idle_engines(kernel, 2)
     process = kernel.spawn()
     try:
         source, destination = process.map(2 * PAGE), process.map(PAGE)
         data = soc.random("E4").randbytes(2 * PAGE)
         process.write(source, data)
         for driver in (first, second):
-            kernel.smmu.attach(_stream(driver), 0, process)
-        run = _Run(soc, kernel)
+            kernel.smmu.attach(stream_of(driver), 0, process)
+        run = Run(soc, kernel)
         with kernel.interrupts_off():  # so that the second fault meets the first one's record
             request = first.submit(source, destination, 2 * PAGE)
             soc.run()
@@ -179,15 +110,15 @@ def e4_unmapped(soc: Mpsoc, kernel: Kernel) -> ScenarioRow:
 
 def e4_read_only(soc: Mpsoc, kernel: Kernel) -> ScenarioRow:
     """E4 for rights: a write to a read-only page; the TLB entry that a read has made does not help."""
-    (driver,) = _engines(kernel, 1)
+    (driver,) = idle_engines(kernel, 1)
     process = kernel.spawn()
     try:
         source, destination = process.map(PAGE), process.map(PAGE)
         process.write(source, b"new" * 100)
         process.write(destination, b"old" * 100)
         process.protect(destination, PAGE, READ)
-        kernel.smmu.attach(_stream(driver), 0, process)
-        run = _Run(soc, kernel)
+        kernel.smmu.attach(stream_of(driver), 0, process)
+        run = Run(soc, kernel)
         reading = driver.submit(destination, source + 2048, 300)
         request = driver.submit(source, destination, 300)
         soc.run()
@@ -210,18 +141,18 @@ def e4_read_only(soc: Mpsoc, kernel: Kernel) -> ScenarioRow:
 
 def e4b_unknown_stream(soc: Mpsoc, kernel: Kernel) -> ScenarioRow:
     """E4b, USFCFG = 1: a stream that nobody routed is refused before any table is looked at."""
-    (driver,) = _engines(kernel, 1)
+    (driver,) = idle_engines(kernel, 1)
     source = kernel.frames.run(2 * PAGE)
     try:
         soc.bus.write(source, b"bytes")
-        run = _Run(soc, kernel)
-        request = _transfer(soc, driver, source, source + PAGE, 5)
+        run = Run(soc, kernel)
+        request = transfer(soc, driver, source, source + PAGE, 5)
         reports = run.reports()
         untouched = soc.bus.read(source + PAGE, 5) == bytes(5)
         return run.row(
             scenario="E4b",
             title="unknown stream, USFCFG = 1",
-            supplied=f"physical address {fmt(source)}, no stream entry for {_stream(driver):#x}",
+            supplied=f"physical address {fmt(source)}, no stream entry for {stream_of(driver):#x}",
             smmu="terminated: sGFSR.USF",
             outcome=f"{driver.node.name}: {request.error}",
             ok=untouched
@@ -255,8 +186,8 @@ def e4b_reset_state(soc: Mpsoc, kernel: Kernel) -> ScenarioRow:
 
 def e15_context_banks(soc: Mpsoc, kernel: Kernel) -> ScenarioRow:
     """E15: more processes than context banks: the driver refuses, and says who has them."""
-    run = _Run(soc, kernel)
-    streams = _port_streams(kernel)
+    run = Run(soc, kernel)
+    streams = free_port_streams(kernel)
     processes: list[Process] = []
     error: SmmuError | None = None
     try:
@@ -282,8 +213,8 @@ def e15_context_banks(soc: Mpsoc, kernel: Kernel) -> ScenarioRow:
 
 def e15_stream_entries(soc: Mpsoc, kernel: Kernel) -> ScenarioRow:
     """E15: the streams of a PL port exceed the stream match groups; one entry with a mask covers them."""
-    run = _Run(soc, kernel)
-    streams = _port_streams(kernel)
+    run = Run(soc, kernel)
+    streams = free_port_streams(kernel)
     process = kernel.spawn()
     error: SmmuError | None = None
     try:
@@ -295,7 +226,7 @@ def e15_stream_entries(soc: Mpsoc, kernel: Kernel) -> ScenarioRow:
                 break
         kernel.smmu.detach_all(process.asid)
         free = kernel.smmu.free_match_groups
-        kernel.smmu.attach(streams[0], _PORT_MASK, process)
+        kernel.smmu.attach(streams[0], AXI_ID_MASK, process)
         used = free - kernel.smmu.free_match_groups
         return run.row(
             scenario="E15",
@@ -340,7 +271,7 @@ def _static(
     scenario: str, title: str, soc: Mpsoc, kernel: Kernel, driver: ZdmaDriver | CdmaDriver
 ) -> ScenarioRow:
     """Copy between addresses that were mapped for the engine's stream beforehand."""
-    stream = _stream(driver)
+    stream = stream_of(driver)
     size = -(-LENGTH // PAGE) * PAGE
     source = kernel.frames.run(2 * size)
     destination = source + size
@@ -350,16 +281,16 @@ def _static(
         soc.bus.write(source, data)
         domain.map(_SOURCE_IOVA, source, size, write=False)
         domain.map(_DESTINATION_IOVA, destination, size)
-        run = _Run(soc, kernel)
+        run = Run(soc, kernel)
         mapped = domain.mapped_bytes
-        request = _transfer(soc, driver, _SOURCE_IOVA, _DESTINATION_IOVA)
+        request = transfer(soc, driver, _SOURCE_IOVA, _DESTINATION_IOVA)
         equal = soc.bus.read(destination, LENGTH) == data
         return run.row(
             scenario=scenario,
             title=title,
             supplied=f"{fmt(_SOURCE_IOVA)} and {fmt(_DESTINATION_IOVA)}, inserted into the SMMU's own tables",
             smmu=run.walked(stream, domain.bank),
-            outcome=_outcome(request, equal),
+            outcome=outcome_of(request, equal),
             ok=request.ok and equal and run.grown("walks") > 0 and run.grown("faults") == 0,
             mapped_before=mapped,
         )
@@ -369,64 +300,20 @@ def _static(
 
 
 def _bypass(title: str, soc: Mpsoc, kernel: Kernel) -> ScenarioRow:
-    (driver,) = _engines(kernel, 1)
+    (driver,) = idle_engines(kernel, 1)
     source = kernel.frames.run(2 * PAGE)
     try:
         soc.bus.write(source, b"bytes")
-        run = _Run(soc, kernel)
-        request = _transfer(soc, driver, source, source + PAGE, 5)
+        run = Run(soc, kernel)
+        request = transfer(soc, driver, source, source + PAGE, 5)
         equal = soc.bus.read(source + PAGE, 5) == b"bytes"
         return run.row(
             scenario="E4b",
             title=title,
             supplied=f"physical address {fmt(source)}",
-            smmu=f"stream {_stream(driver):#x} bypasses: {run.grown('bypasses')} accesses untranslated",
-            outcome=_outcome(request, equal),
+            smmu=f"stream {stream_of(driver):#x} bypasses: {run.grown('bypasses')} accesses untranslated",
+            outcome=outcome_of(request, equal),
             ok=request.ok and equal and run.grown("bypasses") > 0 and run.grown("walks") == 0,
         )
     finally:
         kernel.frames.free(source, 2 * PAGE)
-
-
-def _transfer(
-    soc: Mpsoc, driver: ZdmaDriver | CdmaDriver, source: int, destination: int, length: int = LENGTH
-) -> DmaRequest:
-    """Copy, and let time pass until it is done."""
-    request = driver.submit(source, destination, length)
-    soc.run()
-    return request
-
-
-def _outcome(request: DmaRequest, equal: bool) -> str:
-    if not request.ok:
-        return f"refused: {request.error}" if request.done else "not done"
-    return f"{request.moved} bytes, {'data equal' if equal else 'DATA DIFFERS'}"
-
-
-def _stream(driver: ZdmaDriver | CdmaDriver) -> int:
-    stream = driver.node.stream_id
-    if stream is None:
-        raise ValueError(f"{driver.node.name} does not pass the SMMU")
-    return stream
-
-
-def _engines(kernel: Kernel, count: int) -> list[ZdmaDriver]:
-    """Return the last channels of the PS, whose streams nobody uses."""
-    found = [kernel.dma[node.name] for node in kernel.board.zdma[-count:]]
-    return [driver for driver in found if isinstance(driver, ZdmaDriver)]
-
-
-def _pl_engine(kernel: Kernel) -> ZdmaDriver | CdmaDriver:
-    for node in kernel.board.cdma:
-        if node.stream_id is not None:
-            return kernel.dma[node.name]
-    raise ValueError("no DMA engine is built in the PL behind the SMMU; add a PL master of type axi_cdma")
-
-
-def _port_streams(kernel: Kernel) -> list[int]:
-    """Return the 64 streams of a PL port that no master of this board is on."""
-    taken = {node.stream_id | _PORT_MASK for node in kernel.board.cdma if node.stream_id is not None}
-    if kernel.board.ni is not None:
-        taken.add(kernel.board.ni.stream_base | _PORT_MASK)
-    first = next(port for port in range(0x200, 0x400, _PORT_MASK + 1) if port | _PORT_MASK not in taken)
-    return list(range(first, first + _PORT_MASK + 1))

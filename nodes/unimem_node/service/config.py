@@ -57,6 +57,9 @@ class NodeSettings(BaseModel):
         le=1 << 36,
         description="simulated DRAM (4GiB); untouched pages cost nothing",
     )
+    topology: Literal["full", "pair", "ring", "mesh2d", "torus3d"] = Field(
+        "full", description="how the nodes are wired, in the order of their indices: sets the hops"
+    )
     seed: int = Field(default=0, ge=0, description="seed of the node's random streams")
     fast: bool = Field(default=True, description="use the compiled paths; off: the readable ones, slowly")
     warm: bool = Field(default=True, description="load the compiled paths before joining")

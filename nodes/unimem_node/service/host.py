@@ -19,6 +19,7 @@ from unimem.wire import COMPLETION
 from unimem_node.service.domains import Domains
 from unimem_node.service.ledger import SLOT_BITS, Ledger
 from unimem_node.service.model import Model
+from unimem_node.service.rows import at, by_value, copied, plain
 from unimem_node.service.transports import Peer, ServiceTransport
 
 if TYPE_CHECKING:
@@ -182,12 +183,8 @@ class NodeHost:
 
     def _deliver(self, rows: np.ndarray) -> None:
         numbers = rows["wr_id"] >> np.uint64(SLOT_BITS)
-        first = int(numbers[0])
-        if len(rows) == 1 or (numbers == first).all():
-            self._posters[first].complete(rows)
-            return
-        for number in np.unique(numbers).tolist():
-            self._posters[number].complete(rows[numbers == number])
+        for number, where in by_value(numbers):
+            self._posters[number].complete(at(rows, where))
 
 
 class _LocalPoster:
@@ -209,7 +206,7 @@ class _LocalPoster:
             if len(batch) == 0:
                 future.set_result(np.empty(0, COMPLETION))
                 continue
-            wrs = batch.copy()
+            wrs = copied(batch)
             self._ledger.enter(wrs, self._next, np.arange(len(wrs)), 0)
             self._waiting[self._next] = _Waiting(np.empty(len(wrs), COMPLETION), future)
             self._left[self._next] = len(wrs)
@@ -219,18 +216,12 @@ class _LocalPoster:
 
     def complete(self, rows: np.ndarray) -> None:
         slots = self._ledger.leave(rows)
-        numbers = self._ledger.batch[slots]
-        first = int(numbers[0])
-        if len(rows) == 1 or (numbers == first).all():
-            self._collect(first, rows, slots)
-            return
-        for number in np.unique(numbers).tolist():
-            mine = numbers == number
-            self._collect(number, rows[mine], slots[mine])
+        for number, where in by_value(self._ledger.batch[slots]):
+            self._collect(number, at(rows, where), slots[where])
 
     def _collect(self, number: int, rows: np.ndarray, slots: np.ndarray) -> None:
         waiting = self._waiting[number]
-        waiting.rows[self._ledger.place[slots]] = rows
+        plain(waiting.rows)[self._ledger.place[slots]] = plain(rows)
         self._left[number] -= len(rows)
         if self._left[number] == 0:
             del self._waiting[number], self._left[number]

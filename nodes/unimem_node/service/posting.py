@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from unimem.wire import WORK_REQUEST, FrameError, FrameKind, Op, WorkFlags, padded, parse_frame
+from unimem_node.service.rows import copied
 
 #: Longest READ whose bytes come back in the completion frame. Longer ones are refused as MALFORMED:
 #: ask for them in pieces.
@@ -98,7 +99,7 @@ class Post:
 def post_of_frame(frame: np.ndarray) -> Post:
     """The post in a POST frame. Raises `FrameError`."""
     _, records, end = parse_frame(frame, FrameKind.POST, WORK_REQUEST)
-    return Post(records.copy(), frame[end:], as_messages=False)
+    return Post(copied(records), frame[end:], as_messages=False)
 
 
 def post_of_messages(work: Sequence[Any]) -> Post:

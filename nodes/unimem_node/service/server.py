@@ -164,6 +164,7 @@ class NodeServer:
             incarnation=incarnation,
             seed=settings.seed,
             fast=settings.fast,
+            topology=settings.topology,
         )
 
     def _on_routes(self, nodes: Any) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -36,6 +35,7 @@ from unimem.wire import (
 from unimem_node.service.framing import bytes_field
 from unimem_node.service.ledger import Ledger
 from unimem_node.service.posting import Post, post_of_frame, post_of_messages
+from unimem_node.service.rows import at, by_value, joined
 
 if TYPE_CHECKING:
     from unimem_node.service.domains import Domain
@@ -149,12 +149,8 @@ class TransferStream:
         slots = self._ledger.leave(rows)
         numbers = self._ledger.batch[slots]
         places, sizes = self._ledger.place[slots], self._ledger.size[slots]
-        if numbers[0] == numbers[-1] and (numbers == numbers[0]).all():
-            self._collect(int(numbers[0]), rows, places, sizes)
-        else:
-            cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(rows)]
-            for i, j in pairwise(cuts):
-                self._collect(int(numbers[i]), rows[i:j], places[i:j], sizes[i:j])
+        for number, where in by_value(numbers):
+            self._collect(number, at(rows, where), places[where], sizes[where])
         if self._left and not self._batches:
             self._host.dismiss(self.number)
 
@@ -215,7 +211,7 @@ class TransferStream:
         return message
 
     def _as_frame(self, answers: list[_Answer]) -> bytes:
-        rows = answers[0].rows if len(answers) == 1 else np.concatenate([answer.rows for answer in answers])
+        rows = joined([answer.rows for answer in answers])
         pieces = [piece for answer in answers for piece in answer.pieces]
         frame = new_frame(FrameKind.COMPLETE, rows, 0, src_node=self._host.node.index)
         total = len(frame) + sum(len(piece) for piece in pieces)
