@@ -55,6 +55,9 @@ class Call(Protocol):
     def cancel(self) -> bool:
         """End the call."""
 
+    async def wait_for_connection(self) -> None:
+        """Return when messages can be sent."""
+
 
 class _Cursor:
     """A batch on its way through the stream."""
@@ -177,23 +180,34 @@ class NodeStream:
         reader = asyncio.ensure_future(self._read(call))
         reader.add_done_callback(lambda _: self._wake_writer())
         try:
-            while not reader.done():
-                message = self._fill()
-                if message is not None:
-                    await call.write(message)
-                else:
-                    self._idle = asyncio.get_running_loop().create_future()
-                    await self._idle
-            await asyncio.wait([reader], timeout=1)
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            await asyncio.wait([reader], timeout=1)  # it knows why
+            await self._write(call, reader)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - gRPC has no one class for a failed write
+            log.debug("writing to %s: %r", self.node, error)
         finally:
+            if not self._closed:
+                await asyncio.wait([reader], timeout=1)  # it knows why
             reader.cancel()
             call.cancel()
         why = reader.result() if reader.done() and not reader.cancelled() else None
         status, note, refused = route.explain(why, self._heard)
         log.info("stream to %s broke: %s", self.node, note)
         self._fail(status, note, refused=refused)
+
+    async def _write(self, call: Call, reader: asyncio.Future[Exception | None]) -> None:
+        """Send what is posted, as it comes, until the reader ends."""
+        await call.wait_for_connection()
+        # `call.write` replaces the status with which the server ended the call by "Internal error from Core" when
+        # a write fails (grpc/grpc#36066). What it wraps does not.
+        send = getattr(getattr(call, "_cython_call", None), "send_serialized_message", call.write)
+        while not reader.done():
+            message = self._fill()
+            if message is not None:
+                await send(message)
+            else:
+                self._idle = asyncio.get_running_loop().create_future()
+                await self._idle
 
     def _wake_writer(self) -> None:
         if self._idle is not None and not self._idle.done():

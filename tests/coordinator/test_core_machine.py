@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -27,13 +27,23 @@ from hypothesis.stateful import (
 
 from support.small_cluster import SmallCluster
 from unimem_coordinator import CoordinatorError, FailureKind, NodeFailure, SessionInfo, SqliteStore
-from unimem_coordinator.core import NODE_TTL_NS
+from unimem_coordinator.core import NODE_TTL_NS, SESSION_TTL_NS
 from unimem_coordinator.rows import NodeState
 from unimem_coordinator.values import Change, Repairs, Turn
 from unimem_coordinator.window import mapped_bytes
 
 NODES = ("n0", "n1", "n2")
 DOMAINS = ("", "blue", "red")
+PICK = st.integers(0, 99)
+
+#: What befalls a change: its process is killed after so many steps, or all nodes fail in one way or another.
+Trouble = tuple[str, int]
+_FAILURES = {"silent": FailureKind.UNREACHABLE, "refusing": FailureKind.REFUSED}
+TROUBLE = st.one_of(
+    st.just(("none", 0)),
+    st.tuples(st.just("killed"), st.integers(0, 6)),
+    st.tuples(st.sampled_from(["silent", "refusing", "mute"]), st.just(0)),
+)
 
 
 @dataclass
@@ -63,8 +73,11 @@ class CoordinatorMachine(RuleBasedStateMachine):
         self.steps_to_live: int | None = None
 
     def teardown(self) -> None:
-        self.cluster.store.close()
-        shutil.rmtree(self.folder)
+        try:
+            self.in_the_end_the_books_agree()
+        finally:
+            self.cluster.store.close()
+            shutil.rmtree(self.folder)
 
     # -- the process under test
 
@@ -90,8 +103,14 @@ class CoordinatorMachine(RuleBasedStateMachine):
                 except NodeFailure as error:
                     failure = error
 
-    def attempt(self, change: Change[Any]) -> tuple[str, Any]:
+    def attempt(self, change: Change[Any], trouble: Trouble) -> tuple[str, Any]:
         """("done", answer), ("refused", error) or ("killed", None); after the last a new process runs."""
+        kind, number = trouble
+        self.steps_to_live = number if kind == "killed" else None
+        for name in NODES if kind in _FAILURES else ():
+            self.cluster.machines.failing[name] = _FAILURES[kind]
+        if kind == "mute":
+            self.cluster.machines.mute.update(NODES)
         try:
             return "done", self.run(change)
         except CoordinatorError as error:
@@ -101,6 +120,8 @@ class CoordinatorMachine(RuleBasedStateMachine):
             return "killed", None
         finally:
             self.steps_to_live = None
+            self.cluster.machines.failing.clear()
+            self.cluster.machines.mute.clear()
 
     def reopen(self) -> None:
         self.cluster.store.close()
@@ -119,10 +140,6 @@ class CoordinatorMachine(RuleBasedStateMachine):
         self.cluster.machines.start(name)
         self.cluster.join(name, boot_id=self.boot[name])
 
-    @rule(steps=st.integers(0, 8))
-    def will_be_killed(self, steps: int) -> None:
-        self.steps_to_live = steps
-
     @rule()
     def restart_coordinator(self) -> None:
         self.reopen()
@@ -133,18 +150,6 @@ class CoordinatorMachine(RuleBasedStateMachine):
         for expected in self.regions.values():
             if expected.node == name:
                 expected.lost = True
-        self.cluster.machines.mute.discard(name)
-        self.cluster.machines.failing.pop(name, None)
-
-    @rule(name=st.sampled_from(NODES), how=st.sampled_from(["silent", "mute", "refusing", "well"]))
-    def node_health(self, name: str, how: str) -> None:
-        machines = self.cluster.machines
-        machines.mute.discard(name)
-        machines.failing.pop(name, None)
-        if how == "mute":
-            machines.mute.add(name)
-        elif how != "well":
-            machines.failing[name] = FailureKind.UNREACHABLE if how == "silent" else FailureKind.REFUSED
 
     @rule(name=st.sampled_from(NODES))
     def lease_ends(self, name: str) -> None:
@@ -161,16 +166,18 @@ class CoordinatorMachine(RuleBasedStateMachine):
     def node_returns(self, name: str) -> None:
         self.cluster.join(name, boot_id=self.boot[name])
 
-    @rule()
-    def repair(self) -> None:
+    @rule(trouble=TROUBLE)
+    def repair(self, trouble: Trouble) -> None:
         for node in self.cluster.core.unfinished():
-            if self.attempt(self.cluster.core.repair(node))[0] == "killed":
+            if self.attempt(self.cluster.core.repair(node), trouble)[0] == "killed":
                 break
 
-    @rule(home=st.sampled_from(["", *NODES]), domain=st.sampled_from(DOMAINS))
-    def open_session(self, home: str, domain: str) -> None:
+    @rule(home=st.sampled_from(["", *NODES]), domain=st.sampled_from(DOMAINS), trouble=TROUBLE)
+    def open_session(self, home: str, domain: str, trouble: Trouble) -> None:
         if len(self.sessions) < 6:
-            outcome, session = self.attempt(self.cluster.core.open_session(home, domain, self.cluster.now))
+            outcome, session = self.attempt(
+                self.cluster.core.open_session(home, domain, self.cluster.now), trouble
+            )
             if outcome == "done":
                 self.sessions.append(session)
 
@@ -182,10 +189,12 @@ class CoordinatorMachine(RuleBasedStateMachine):
         return own[pick % len(own)] if own else None
 
     @precondition(lambda self: self.sessions)
-    @rule(pick=st.integers(0, 99))
-    def close_session(self, pick: int) -> None:
+    @rule(pick=PICK, trouble=TROUBLE)
+    def close_session(self, pick: int, trouble: Trouble) -> None:
         session = self.session(pick)
-        outcome, error = self.attempt(self.cluster.core.close_session(session.session_id, session.token))
+        outcome, error = self.attempt(
+            self.cluster.core.close_session(session.session_id, session.token), trouble
+        )
         assert outcome != "refused", error
         if outcome == "killed" and session.session_id in self.cluster.core._tables.sessions:
             return
@@ -195,27 +204,28 @@ class CoordinatorMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.sessions)
     @rule(
-        pick=st.integers(0, 99),
+        pick=PICK,
+        trouble=TROUBLE,
         node=st.sampled_from(["", *NODES]),
         length=st.sampled_from([1, 4096, 5000, 1 << 21, 3 << 20, 1 << 32]),
     )
-    def allocate(self, pick: int, node: str, length: int) -> None:
+    def allocate(self, pick: int, node: str, length: int, trouble: Trouble) -> None:
         session = self.session(pick)
         outcome, region = self.attempt(
-            self.cluster.core.allocate(session.session_id, session.token, node, length)
+            self.cluster.core.allocate(session.session_id, session.token, node, length), trouble
         )
         if outcome == "done":
             assert region.gva not in self.regions
             self.regions[region.gva] = Expected(region.node, length, session.pdid)
 
     @precondition(lambda self: self.sessions)
-    @rule(pick=st.integers(0, 99), which=st.integers(0, 99))
-    def free(self, pick: int, which: int) -> None:
+    @rule(pick=PICK, which=PICK, trouble=TROUBLE)
+    def free(self, pick: int, which: int, trouble: Trouble) -> None:
         session = self.session(pick)
         gva = self.region_of(session, which)
         if gva is None:
             return
-        outcome, error = self.attempt(self.cluster.core.free(session.session_id, session.token, gva))
+        outcome, error = self.attempt(self.cluster.core.free(session.session_id, session.token, gva), trouble)
         visible = gva in {region.gva for region in self.cluster.core.regions()}
         # Once it has begun it is finished some time; before that nothing has happened.
         if outcome == "refused":
@@ -225,18 +235,20 @@ class CoordinatorMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.sessions)
     @rule(
-        pick=st.integers(0, 99),
-        which=st.integers(0, 99),
+        pick=PICK,
+        which=PICK,
+        trouble=TROUBLE,
         domain=st.sampled_from(DOMAINS[1:]),
         rights=st.sampled_from([0, 1, 3]),
     )
-    def share(self, pick: int, which: int, domain: str, rights: int) -> None:
+    def share(self, pick: int, which: int, domain: str, rights: int, trouble: Trouble) -> None:
         session = self.session(pick)
         gva = self.region_of(session, which)
         if gva is None or session.domain == domain:
             return
         outcome, answer = self.attempt(
-            self.cluster.core.share(session.session_id, session.token, gva, domain=domain, rights=rights)
+            self.cluster.core.share(session.session_id, session.token, gva, domain=domain, rights=rights),
+            trouble,
         )
         if outcome == "done":
             found = {grant.domain: grant for grant in answer.grants}
@@ -282,15 +294,16 @@ class CoordinatorMachine(RuleBasedStateMachine):
             (row.TABLE, row.key): row for row in self.cluster.store.load()
         }
 
-    @rule()
     def in_the_end_the_books_agree(self) -> None:
-        """Bring every node back, repair everything, compare."""
-        self.cluster.machines.mute.clear()
-        self.cluster.machines.failing.clear()
+        """Let sessions expire whose client never heard of them; bring every node back, repair all, compare."""
+        core = self.cluster.core
+        self.cluster.now += SESSION_TTL_NS
+        for session in self.sessions:
+            core.renew_session(session.session_id, session.token, self.cluster.now)
+        core.expire(self.cluster.now)
         for name in NODES:
             self.cluster.join(name, boot_id=self.boot[name])
         self.cluster.settle()
-        core = self.cluster.core
         assert core.unfinished() == ()
         regions = core.regions()
         for name, books in self.cluster.machines.books.items():
@@ -312,4 +325,9 @@ class CoordinatorMachine(RuleBasedStateMachine):
 
 
 TestCoordinatorMachine = CoordinatorMachine.TestCase
-TestCoordinatorMachine.settings = settings(max_examples=60, stateful_step_count=40)
+TestCoordinatorMachine.settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    # Shrinking would take minutes; the steps are short enough to read.
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+)

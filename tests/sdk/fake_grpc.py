@@ -110,7 +110,9 @@ class FakeGrpc:
     def serve(self, name: str, dma: dict[str, Any], control: Any = None, address: str = "127.0.0.1:0") -> str:
         server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
         handlers = {k: grpc.stream_stream_rpc_method_handler(f) for k, f in dma.items()}
-        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("unimem.v1.DmaService", handlers)])
+        server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler("unimem.v1.DmaService", handlers)]
+        )
         if control is not None:
             calls = {
                 m.name: grpc.unary_unary_rpc_method_handler(

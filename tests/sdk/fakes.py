@@ -135,9 +135,7 @@ class FakeCluster:
         region = self.find(request.gva, 1)
         if region is None:
             raise Refused("UNKNOWN_REGION", "no region has that address")
-        return pb.ResolveAddressResponse(
-            region=region.message(), node=self.node(region.node), va=request.gva
-        )
+        return pb.ResolveAddressResponse(region=region.message(), node=self.node(region.node), va=request.gva)
 
     def ListRegions(self, request: pb.ListRegionsRequest) -> pb.ListRegionsResponse:  # noqa: N802
         found = [r.message() for r in self.regions.values() if request.node in {"", r.node}]
@@ -169,7 +167,15 @@ class FakeCluster:
             return self._execute(*arguments)
 
     def _execute(
-        self, pdid: int, op: int, src: int, dst: int, n: int, data: memoryview | None, operand: int, compare: int
+        self,
+        pdid: int,
+        op: int,
+        src: int,
+        dst: int,
+        n: int,
+        data: memoryview | None,
+        operand: int,
+        compare: int,
     ) -> tuple[np.ndarray, bytes]:
         rows = np.zeros(1, COMPLETION)
         row = rows[0]

@@ -132,9 +132,7 @@ def test_get_refuses(um: Client, port: LoopbackPort, arguments: dict[str, Any], 
     assert not port.log
 
 
-@pytest.mark.parametrize(
-    "where", [0, -8, (1 << 36) - 1, 1 << 48, 1 << 64, "0x10", 1.0, None, np.arange(3)]
-)
+@pytest.mark.parametrize("where", [0, -8, (1 << 36) - 1, 1 << 48, 1 << 64, "0x10", 1.0, None, np.arange(3)])
 def test_bad_addresses_are_refused_locally(um: Client, port: LoopbackPort, where: Any) -> None:
     for call in (
         lambda: um.put(where, b"12345678"),
@@ -262,7 +260,9 @@ def test_put_many_and_get_many(um: Client, port: LoopbackPort, shape: tuple[int,
 def test_put_many_reports_the_first_failures_and_counts_all(um: Client) -> None:
     p = um.alloc(4096)
     gvas = int(p) + 256 * np.arange(64, dtype=np.uint64)
-    with pytest.raises(ExceptionGroup, match="48 of 64 operations of put_many failed; the first 16") as caught:
+    with pytest.raises(
+        ExceptionGroup, match="48 of 64 operations of put_many failed; the first 16"
+    ) as caught:
         um.put_many(gvas, np.ones(64, "u8"))
     assert len(caught.value.exceptions) == 16
     first = caught.value.exceptions[0]

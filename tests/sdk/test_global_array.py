@@ -115,12 +115,11 @@ def test_bad_indices_values_shapes_and_dtypes() -> None:
 def test_too_many_pieces_is_refused_before_anything_is_sent() -> None:
     um, port = client()
     with um:
-        a = um.array((1 << 17, 2), "u1")
+        a = um.array((65537, 2), "u1")
         port.log.clear()
-        with pytest.raises(UsageError, match="131072 pieces of 1 bytes"):
+        with pytest.raises(UsageError, match="65537 pieces of 1 bytes"):
             a[:, 0]
         assert not port.log
-        assert a[:65536, 0].shape == (65536,)
 
 
 def test_long_rows_of_a_strided_selection() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -49,6 +49,15 @@ def um(fake: FakeGrpc) -> Iterator[Client]:
 @pytest.fixture
 def home(fake: FakeGrpc) -> FakeNode:
     return fake.nodes["n0"]
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread is about to do."""
+    for _ in range(2000):
+        if condition():
+            return
+        threading.Event().wait(0.005)
+    raise AssertionError("it never happened")
 
 
 def noise(n: int) -> np.ndarray:
@@ -234,6 +243,7 @@ def test_a_node_that_dies(um: Client, fake: FakeGrpc, home: FakeNode) -> None:
     um.put(p, b"x")
     fake.stop("n0")
     fake.cluster.states["n0"] = 2
+    eventually(lambda: "n0" not in um._port._core.reached)  # type: ignore[attr-defined]
     with pytest.raises(PeerUnreachable, match="n0 is lost") as caught:
         um.put(p, b"y")
     assert caught.value.definite

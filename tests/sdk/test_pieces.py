@@ -14,7 +14,16 @@ from unimem._many import PIECE_BYTES, failed_row, writes
 from unimem._pieces import Pieces
 from unimem._port import Work
 from unimem.v1 import node_pb2
-from unimem.wire import COMPLETION, WORK_REQUEST, CompletionFlags, FrameError, FrameKind, Op, Status, WorkFlags
+from unimem.wire import (
+    COMPLETION,
+    WORK_REQUEST,
+    CompletionFlags,
+    FrameError,
+    FrameKind,
+    Op,
+    Status,
+    WorkFlags,
+)
 
 DEFINITE = int(CompletionFlags.DEFINITE)
 

@@ -152,8 +152,10 @@ def test_abandoned_transfers_warn_with_their_source_line() -> None:
     um = Client(LoopbackPort(FakeCluster()))  # type: ignore[arg-type]
     p = um.alloc(8)
     for _ in range(3):
-        um.put_async(p, b"x"); here = line()  # noqa: E702
-    um.put_async(NOWHERE, b"x"); there = line()  # noqa: E702
+        um.put_async(p, b"x")
+        here = line()  # noqa: E702
+    um.put_async(NOWHERE, b"x")
+    there = line()  # noqa: E702
     um.get_async(p, 1).result()
     found = {(w.filename, w.lineno): str(w.message) for w in warned(um)}
     assert set(found) == {(__file__, here), (__file__, there)}
@@ -165,7 +167,8 @@ def test_still_under_way_at_the_end_warns() -> None:
     um, port = deferred(timeout=0.01)
     p = um.alloc(8)
     port.frozen = True
-    um.put_async(p, b"x"); here = line()  # noqa: E702
+    um.put_async(p, b"x")
+    here = line()  # noqa: E702
     (warning,) = warned(um)
     assert warning.lineno == here
     assert "was still under way" in str(warning.message)

@@ -186,7 +186,7 @@ NODE_LOST = 2
 # ---- `replay`: answers given to atomics and refused requests, for their duplicates ---------------
 A_PEER = 0
 A_SEQ = 1
-A_VALUE = 2
+A_VALUE = 2  # what an atomic found; of a refused request, the bytes it wrote
 A_CONNECTION = 3
 A_STATUS = 4
 REPLAY_COLS = 5

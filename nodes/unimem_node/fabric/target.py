@@ -116,7 +116,7 @@ class Target:
         if refusal is not None:
             _, done = serve(core.state, peer, time, moved_cost, 0)
             self._refuse(peer, packet, refusal._replace(side=Side.TARGET), int(done))
-            remember(core.state, peer, int(packet["seq"]), int(refusal.status), 0)
+            remember(core.state, peer, int(packet["seq"]), int(refusal.status), refusal.written)
             return
         timing = core.arrays.timing
         memory = int(timing[T_MEMORY_LATENCY]) + (n * int(timing[T_MEMORY_PER_KIB]) >> 10)
@@ -176,12 +176,13 @@ class Target:
             & (replay[:, col.A_SEQ] == seq)
         )
         status = Status(int(replay[known[0], col.A_STATUS])) if len(known) else Status.OK
+        value = int(replay[known[0], col.A_VALUE]) if len(known) else 0
         if status:
-            self._refuse(peer, packet, Refusal(status, Side.TARGET, iova=_signed(packet["va"])), 0)
+            refusal = Refusal(status, Side.TARGET, iova=_signed(packet["va"]), written=value)
+            self._refuse(peer, packet, refusal, 0)
         elif packet["op"] == Op.WRITE:
             add_ack(state, reply, token, time, 0, 0, 0)
         elif packet["op"] in ATOMICS and len(known):
-            value = int(replay[known[0], col.A_VALUE])
             add_response(state, reply, int(packet["pdid"]), seq, 8, 0, token, time, 0, value, 0, 0)
 
     def _refuse(self, peer: int, packet: np.void, refusal: Refusal, done_ps: int, expected: int = 0) -> None:

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import structlog
 
-from unimem.wire import COMPLETION
 from unimem_node.service.domains import Domains
-from unimem_node.service.ledger import SLOT_BITS, Ledger
+from unimem_node.service.ledger import SLOT_BITS
+from unimem_node.service.local import LocalPoster
 from unimem_node.service.model import Model
-from unimem_node.service.rows import at, by_value, copied, plain
+from unimem_node.service.rows import at, by_value
 from unimem_node.service.transports import Peer, ServiceTransport
 
 if TYPE_CHECKING:
@@ -33,11 +33,6 @@ class Poster(Protocol):
 
     def complete(self, rows: np.ndarray) -> None:
         """Some of the poster's requests are complete (COMPLETION rows, the poster's to keep and change)."""
-
-
-class _Waiting(NamedTuple):
-    rows: np.ndarray
-    done: asyncio.Future[np.ndarray]
 
 
 class NodeHost:
@@ -57,7 +52,7 @@ class NodeHost:
         self._enrolled = 0
         self._names: dict[int, str] = {node.index: node.name}
         self._observers: list[Callable[[], None]] = []
-        self._local = _LocalPoster(self)
+        self._local = LocalPoster(self)
 
     def connect(self, transport: ServiceTransport) -> None:
         """Send frames through `transport` from now on."""
@@ -182,48 +177,8 @@ class NodeHost:
             fn()
 
     def _deliver(self, rows: np.ndarray) -> None:
-        numbers = rows["wr_id"] >> np.uint64(SLOT_BITS)
-        for number, where in by_value(numbers):
+        if len(rows) == 1:
+            self._posters[int(rows["wr_id"][0]) >> SLOT_BITS].complete(rows)
+            return
+        for number, where in by_value(rows["wr_id"] >> np.uint64(SLOT_BITS)):
             self._posters[number].complete(at(rows, where))
-
-
-class _LocalPoster:
-    """Posts of this process: a future for each batch."""
-
-    def __init__(self, host: NodeHost) -> None:
-        self._host = host
-        self._number = host.enroll(self)
-        self._ledger = Ledger(self._number)
-        self._waiting: dict[int, _Waiting] = {}
-        self._left: dict[int, int] = {}
-        self._next = 0
-
-    def post(self, batches: Sequence[np.ndarray]) -> list[asyncio.Future[np.ndarray]]:
-        futures = []
-        for batch in batches:
-            future: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
-            futures.append(future)
-            if len(batch) == 0:
-                future.set_result(np.empty(0, COMPLETION))
-                continue
-            wrs = copied(batch)
-            self._ledger.enter(wrs, self._next, np.arange(len(wrs)), 0)
-            self._waiting[self._next] = _Waiting(np.empty(len(wrs), COMPLETION), future)
-            self._left[self._next] = len(wrs)
-            self._next += 1
-            self._host.post(wrs)
-        return futures
-
-    def complete(self, rows: np.ndarray) -> None:
-        slots = self._ledger.leave(rows)
-        for number, where in by_value(self._ledger.batch[slots]):
-            self._collect(number, at(rows, where), slots[where])
-
-    def _collect(self, number: int, rows: np.ndarray, slots: np.ndarray) -> None:
-        waiting = self._waiting[number]
-        plain(waiting.rows)[self._ledger.place[slots]] = plain(rows)
-        self._left[number] -= len(rows)
-        if self._left[number] == 0:
-            del self._waiting[number], self._left[number]
-            if not waiting.done.done():
-                waiting.done.set_result(waiting.rows)

@@ -10,17 +10,26 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from unimem.wire import COMPLETION, WORK_REQUEST
+
+_VOIDS = {dtype.itemsize: np.dtype((np.void, dtype.itemsize)) for dtype in (WORK_REQUEST, COMPLETION)}
+
+#: Up to this many rows the ways of making an array cost more than its bytes.
+_FEW = 64
+
 #: Beyond this many runs of equal values, sorting is cheaper than going through them.
 _MANY_RUNS = 16
 
 
 def plain(rows: np.ndarray) -> np.ndarray:
     """The same rows without their fields, to be copied by."""
-    return rows.view(np.dtype((np.void, rows.dtype.itemsize)))
+    return rows.view(_VOIDS[rows.dtype.itemsize])
 
 
 def copied(rows: np.ndarray) -> np.ndarray:
     """A writable copy."""
+    if len(rows) < _FEW:
+        return np.frombuffer(bytearray(rows.tobytes()), rows.dtype)
     return plain(rows).copy().view(rows.dtype)
 
 

