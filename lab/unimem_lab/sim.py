@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
 from unimem._port import Batch, Work
 from unimem.async_client import AsyncClient
 from unimem.client import Client
+from unimem.cluster import node_info
 from unimem.v1 import coordinator_pb2 as pb
 from unimem.wire import COMPLETION, TIMING_PARTS, CompletionFlags, Op, Side, Status
 from unimem_lab.sim_control import SimControl
@@ -31,6 +32,8 @@ from unimem_node.mpsoc.node import Node
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+AnyClient = TypeVar("AnyClient", Client, AsyncClient)
 
 _BATCH_NUMBER = 32
 _POSITION = np.uint64((1 << _BATCH_NUMBER) - 1)
@@ -124,7 +127,7 @@ class SimCluster:
 
     def _announce(self) -> None:
         """Give everybody the route table, and nodes what the coordinator has for them."""
-        table = cast("pb.ListNodesResponse", self.control.call(pb.ListNodesRequest()))
+        table = self._table()
         rows = [(n.index, n.name, n.window_base, n.window_size, n.incarnation, n.state) for n in table.nodes]
         for node in self._nodes.values():
             node.set_routes(rows)
@@ -184,11 +187,19 @@ class SimCluster:
 
     def client(self, home: str | None = None, domain: str | None = None) -> Client:
         """A client on `home` (None: the coordinator chooses); close it, or use it as a context manager."""
-        return Client(self._port(home, domain))
+        return self._introduced(Client(self._port(home, domain)))
 
     def async_client(self, home: str | None = None, domain: str | None = None) -> AsyncClient:
         """The same with awaitable verbs."""
-        return AsyncClient(AsyncSimPort(self._port(home, domain)))
+        return self._introduced(AsyncClient(AsyncSimPort(self._port(home, domain))))
+
+    def _introduced(self, client: AnyClient) -> AnyClient:
+        """Tell a client the nodes' names, as `unimem.connect` does, so that its errors can say them."""
+        client._learn_nodes([node_info(node) for node in self._table().nodes])
+        return client
+
+    def _table(self) -> pb.ListNodesResponse:
+        return cast("pb.ListNodesResponse", self.control.call(pb.ListNodesRequest()))
 
     def _port(self, home: str | None, domain: str | None) -> SimPort:
         request = pb.OpenSessionRequest(home=home or "", domain=domain or "")

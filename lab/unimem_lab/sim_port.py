@@ -237,7 +237,7 @@ class SimPort:
         return False
 
     def drive(self, done: Callable[[], bool], timeout: float) -> bool:
-        """Run the cluster until `done()`, or until nothing is left to happen: virtual time has no time-out."""
+        """Run the cluster until `done()`, or until nothing is left to happen: nothing times out here."""
         return self._cluster.drive(done)
 
     def reachability(self, nodes: Sequence[str], timeout: float) -> dict[str, str]:

@@ -12,6 +12,8 @@
 tree of what can go wrong; `unimem.verbs` has work requests and completion queues.
 """
 
+from typing import TYPE_CHECKING
+
 from unimem._arguments import ACCEPTED, DELIVERED, SOURCE, At
 from unimem._connect import connect, connect_async
 from unimem._port import AsyncPort, Batch, Port, Work
@@ -54,6 +56,9 @@ from unimem.errors import (
 )
 from unimem.pointers import GlobalPtr
 from unimem.transfer import Transfer
+
+if TYPE_CHECKING:
+    from unimem.async_client import AsyncClient
 
 __version__ = "0.1.0"
 
@@ -116,10 +121,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    # asyncio costs a blocking program 50 ms: it is imported by whoever uses it.
-    if name == "AsyncClient":
-        from unimem.async_client import AsyncClient  # noqa: PLC0415
+if not TYPE_CHECKING:
 
-        return AsyncClient
-    raise AttributeError(f"module 'unimem' has no attribute {name!r}")
+    def __getattr__(name):
+        # asyncio costs a blocking program 50 ms: it is imported by whoever uses it.
+        if name == "AsyncClient":
+            from unimem.async_client import AsyncClient  # noqa: PLC0415
+
+            return AsyncClient
+        raise AttributeError(f"module 'unimem' has no attribute {name!r}")

@@ -136,7 +136,7 @@ class BaseClient:
         array = raw if dtype is None else typed(raw, dtype, shape)
         return kind(self, "get", 2, gva, gva, 0, size, None, raw.data, array)
 
-    def _atomic(  # noqa: PLR0917 - private, and on the way of every atomic
+    def _atomic(
         self,
         kind: type[Operation],
         verb: str,

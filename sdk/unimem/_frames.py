@@ -25,6 +25,7 @@ _HEADER = struct.Struct("<IHHIIQIIIIQQQ")
 assert _HEADER.size == wire.HEADER_BYTES
 
 _CLIENT = 0xFFFF_FFFF
+_EXPECTED = (wire.MAGIC, wire.VERSION, int(FrameKind.COMPLETE), wire.COMPLETION_BYTES)
 _PADDING = tuple(bytes(n) for n in range(8))
 _INLINE, _RETURN, _FENCE = int(WorkFlags.INLINE), int(WorkFlags.RETURN), int(WorkFlags.FENCE)
 _WRITE, _READ, _DATA = int(Op.WRITE), int(Op.READ), int(CompletionFlags.DATA)
@@ -88,17 +89,18 @@ class Completions:
         frame = wire.decode_bytes_field(message)
         if frame is None:
             frame = _packed_field(message)
-        _, rows, start = wire.parse_frame(frame, FrameKind.COMPLETE, COMPLETION)
-        self.rows: np.ndarray = rows.copy()
+        rows, start = _records(frame)
+        self.rows = rows
         self._frame = frame
         self._starts: dict[int, int] = {}
         if len(frame) > start:
-            for i in np.flatnonzero(self.rows["flags"] & _DATA).tolist():
-                self._starts[i] = start
-                start += wire.padded(int(self.rows["bytes"][i]))
+            for i, flags in enumerate(rows["flags"].tolist()):
+                if flags & _DATA:
+                    self._starts[i] = start
+                    start += wire.padded(int(rows["bytes"][i]))
             if start > len(frame) + 7:  # the last payload may come without its padding
                 raise FrameError(f"payloads end at byte {start} of a frame of {len(frame)}")
-        elif (self.rows["flags"] & _DATA).any():
+        elif any(flags & _DATA for flags in set(rows["flags"].tolist())):
             raise FrameError("completions with DATA in a frame without payloads")
 
     @property
@@ -110,6 +112,17 @@ class Completions:
         """The bytes of the READ that `rows[index]` completes; empty when it brought none."""
         start = self._starts.get(index, 0)
         return self._frame[start : start + int(self.rows["bytes"][index])] if start else self._frame[:0]
+
+
+def _records(frame: np.ndarray) -> tuple[np.ndarray, int]:
+    """(completions, copied, and offset of the first payload). `wire.parse_frame` in a tenth of its time."""
+    if len(frame) >= wire.HEADER_BYTES:
+        magic, version, kind, count, record_bytes, total, *_ = _HEADER.unpack_from(frame.data)
+        end = wire.HEADER_BYTES + count * wire.COMPLETION_BYTES
+        if (magic, version, kind, record_bytes) == _EXPECTED and end <= total == len(frame):
+            return np.frombuffer(frame, COMPLETION, count, wire.HEADER_BYTES).copy(), end
+    _, rows, start = wire.parse_frame(frame, FrameKind.COMPLETE, COMPLETION)  # it says what is wrong
+    return rows.copy(), start
 
 
 def _packed_field(message: bytes) -> np.ndarray:

@@ -99,6 +99,7 @@ class GrpcCore:
     def __init__(self, endpoint: str, progress: Callable[[], None]) -> None:
         self.endpoint = endpoint
         self.session = pb.OpenSessionResponse()
+        self.home = ""
         #: How each node was reached last: "direct" or "relayed".
         self.reached: dict[str, str] = {}
         self._progress = progress
@@ -116,11 +117,6 @@ class GrpcCore:
         """Protection domain of the session."""
         return self.session.pdid
 
-    @property
-    def home(self) -> str:
-        """Name of the home node."""
-        return self.session.home.name
-
     # -- the coordinator --------------------------------------------------------------------------------
 
     async def open(self, home: str, domain: str, allowed: float) -> None:
@@ -135,6 +131,7 @@ class GrpcCore:
         except BaseException:
             await self._channel.close(None)
             raise
+        self.home = self.session.home.name
         self._nodes[self.home] = self.session.home
         self._renewal = loop.create_task(self._renew(), name="unimem-session")
 

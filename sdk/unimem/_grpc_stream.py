@@ -183,7 +183,7 @@ class NodeStream:
             await self._write(call, reader)
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # noqa: BLE001 - gRPC has no one class for a failed write
+        except Exception as error:
             log.debug("writing to %s: %r", self.node, error)
         finally:
             if not self._closed:
@@ -198,8 +198,8 @@ class NodeStream:
     async def _write(self, call: Call, reader: asyncio.Future[Exception | None]) -> None:
         """Send what is posted, as it comes, until the reader ends."""
         await call.wait_for_connection()
-        # `call.write` replaces the status with which the server ended the call by "Internal error from Core" when
-        # a write fails (grpc/grpc#36066). What it wraps does not.
+        # When a write fails, `call.write` replaces the status with which the server ended the call by an
+        # "Internal error from Core" (grpc/grpc#36066). What it wraps does not.
         send = getattr(getattr(call, "_cython_call", None), "send_serialized_message", call.write)
         while not reader.done():
             message = self._fill()

@@ -47,7 +47,7 @@ class Work:
 
     __slots__ = ("compare", "data", "dst", "fence", "length", "node", "note", "op", "operand", "out", "src")
 
-    def __init__(  # noqa: PLR0917 - one of these is made for each operation; keywords cost half a microsecond
+    def __init__(
         self,
         op: int,
         src: int = 0,

@@ -33,7 +33,7 @@ class Operation(Work):
 
     __slots__ = ("array", "gva", "index", "owner", "rows", "status", "verb")
 
-    def __init__(  # noqa: PLR0917 - see Work
+    def __init__(
         self,
         owner: BaseClient,
         verb: str,

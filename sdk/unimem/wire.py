@@ -234,7 +234,7 @@ def encode_bytes_field(frame: np.ndarray | bytes) -> bytes:
         prefix.append(n & 0x7F | 0x80)
         n >>= 7
     prefix.append(n)
-    return b"".join((prefix, memoryview(frame)))
+    return b"".join((prefix, frame.data if isinstance(frame, np.ndarray) else frame))
 
 
 def decode_bytes_field(message: bytes) -> np.ndarray | None:

@@ -36,12 +36,13 @@ NODES = ("n0", "n1", "n2")
 DOMAINS = ("", "blue", "red")
 PICK = st.integers(0, 99)
 
-#: What befalls a change: its process is killed after so many steps, or all nodes fail in one way or another.
+#: What befalls a change: its process is killed after so many steps, a node restarts after so
+#: many calls, or all nodes fail in one way or another.
 Trouble = tuple[str, int]
 _FAILURES = {"silent": FailureKind.UNREACHABLE, "refusing": FailureKind.REFUSED}
 TROUBLE = st.one_of(
     st.just(("none", 0)),
-    st.tuples(st.just("killed"), st.integers(0, 6)),
+    st.tuples(st.sampled_from(["killed", "node restarts"]), st.integers(0, 6)),
     st.tuples(st.sampled_from(["silent", "refusing", "mute"]), st.just(0)),
 )
 
@@ -71,6 +72,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
         self.regions: dict[int, Expected] = {}
         self.asked: dict[tuple[int, str], set[int]] = {}  # what the rights may be now
         self.steps_to_live: int | None = None
+        self.calls_to_restart: int | None = None
 
     def teardown(self) -> None:
         try:
@@ -102,11 +104,17 @@ class CoordinatorMachine(RuleBasedStateMachine):
                     self.cluster.machines.perform(need)
                 except NodeFailure as error:
                     failure = error
+                if self.calls_to_restart is not None:
+                    self.calls_to_restart -= 1
+                    if self.calls_to_restart < 0:
+                        self.calls_to_restart = None
+                        self.restart(need.node)
 
     def attempt(self, change: Change[Any], trouble: Trouble) -> tuple[str, Any]:
         """("done", answer), ("refused", error) or ("killed", None); after the last a new process runs."""
         kind, number = trouble
         self.steps_to_live = number if kind == "killed" else None
+        self.calls_to_restart = number if kind == "node restarts" else None
         for name in NODES if kind in _FAILURES else ():
             self.cluster.machines.failing[name] = _FAILURES[kind]
         if kind == "mute":
@@ -119,7 +127,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
             self.reopen()
             return "killed", None
         finally:
-            self.steps_to_live = None
+            self.steps_to_live = self.calls_to_restart = None
             self.cluster.machines.failing.clear()
             self.cluster.machines.mute.clear()
 
@@ -134,37 +142,42 @@ class CoordinatorMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         for name in NODES:
             self.boot_node(name)
+        self.sessions = [self.cluster.open(home, domain) for home, domain in zip(NODES, DOMAINS, strict=True)]
 
     def boot_node(self, name: str) -> None:
         self.boot[name] = next(self.boots)
         self.cluster.machines.start(name)
         self.cluster.join(name, boot_id=self.boot[name])
 
-    @rule()
-    def restart_coordinator(self) -> None:
-        self.reopen()
+    @rule(
+        name=st.sampled_from(NODES), event=st.sampled_from(["restarts", "is lost", "returns", "coordinator"])
+    )
+    def somebody_goes_or_comes(self, name: str, event: str) -> None:
+        match event:
+            case "restarts":
+                self.restart(name)
+            case "is lost":
+                self.lose(name)
+            case "returns":
+                self.cluster.join(name, boot_id=self.boot[name])
+            case "coordinator":
+                self.reopen()
 
-    @rule(name=st.sampled_from(NODES))
-    def restart_node(self, name: str) -> None:
+    def restart(self, name: str) -> None:
         self.boot_node(name)
         for expected in self.regions.values():
             if expected.node == name:
                 expected.lost = True
 
-    @rule(name=st.sampled_from(NODES))
-    def lease_ends(self, name: str) -> None:
+    def lose(self, name: str) -> None:
         core = self.cluster.core
-        self.cluster.now += NODE_TTL_NS // 2
+        self.cluster.now += NODE_TTL_NS
         for other in core.nodes():
             if other.name != name and other.state is NodeState.UP:
                 core.renew(other.name, self.cluster.joined[other.name].lease_token, self.cluster.now)
         for session in self.sessions:
             core.renew_session(session.session_id, session.token, self.cluster.now)
         assert set(core.expire(self.cluster.now).nodes) <= {name}
-
-    @rule(name=st.sampled_from(NODES))
-    def node_returns(self, name: str) -> None:
-        self.cluster.join(name, boot_id=self.boot[name])
 
     @rule(trouble=TROUBLE)
     def repair(self, trouble: Trouble) -> None:
@@ -184,11 +197,12 @@ class CoordinatorMachine(RuleBasedStateMachine):
     def session(self, pick: int) -> SessionInfo:
         return self.sessions[pick % len(self.sessions)]
 
-    def region_of(self, session: SessionInfo, pick: int) -> int | None:
-        own = [gva for gva, expected in self.regions.items() if expected.pdid == session.pdid]
-        return own[pick % len(own)] if own else None
+    @property
+    def held(self) -> list[tuple[SessionInfo, int]]:
+        """Regions and a session in their domain."""
+        return [(s, gva) for gva, e in self.regions.items() for s in self.sessions if s.pdid == e.pdid]
 
-    @precondition(lambda self: self.sessions)
+    @precondition(lambda self: len(self.sessions) > 2)
     @rule(pick=PICK, trouble=TROUBLE)
     def close_session(self, pick: int, trouble: Trouble) -> None:
         session = self.session(pick)
@@ -202,7 +216,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
         if not session.domain:
             self.regions = {g: e for g, e in self.regions.items() if e.pdid != session.pdid}
 
-    @precondition(lambda self: self.sessions)
+    @precondition(lambda self: len(self.regions) < 12)
     @rule(
         pick=PICK,
         trouble=TROUBLE,
@@ -218,13 +232,10 @@ class CoordinatorMachine(RuleBasedStateMachine):
             assert region.gva not in self.regions
             self.regions[region.gva] = Expected(region.node, length, session.pdid)
 
-    @precondition(lambda self: self.sessions)
-    @rule(pick=PICK, which=PICK, trouble=TROUBLE)
-    def free(self, pick: int, which: int, trouble: Trouble) -> None:
-        session = self.session(pick)
-        gva = self.region_of(session, which)
-        if gva is None:
-            return
+    @precondition(lambda self: self.held)
+    @rule(pick=PICK, trouble=TROUBLE)
+    def free(self, pick: int, trouble: Trouble) -> None:
+        session, gva = self.held[pick % len(self.held)]
         outcome, error = self.attempt(self.cluster.core.free(session.session_id, session.token, gva), trouble)
         visible = gva in {region.gva for region in self.cluster.core.regions()}
         # Once it has begun it is finished some time; before that nothing has happened.
@@ -233,18 +244,16 @@ class CoordinatorMachine(RuleBasedStateMachine):
         if outcome == "done" or not visible:
             del self.regions[gva]
 
-    @precondition(lambda self: self.sessions)
+    @precondition(lambda self: self.held)
     @rule(
         pick=PICK,
-        which=PICK,
         trouble=TROUBLE,
         domain=st.sampled_from(DOMAINS[1:]),
         rights=st.sampled_from([0, 1, 3]),
     )
-    def share(self, pick: int, which: int, domain: str, rights: int, trouble: Trouble) -> None:
-        session = self.session(pick)
-        gva = self.region_of(session, which)
-        if gva is None or session.domain == domain:
+    def share(self, pick: int, domain: str, rights: int, trouble: Trouble) -> None:
+        session, gva = self.held[pick % len(self.held)]
+        if session.domain == domain:
             return
         outcome, answer = self.attempt(
             self.cluster.core.share(session.session_id, session.token, gva, domain=domain, rights=rights),
@@ -295,7 +304,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
         }
 
     def in_the_end_the_books_agree(self) -> None:
-        """Let sessions expire whose client never heard of them; bring every node back, repair all, compare."""
+        """Sessions no client ever heard of expire, every node comes back, all is repaired: compare."""
         core = self.cluster.core
         self.cluster.now += SESSION_TTL_NS
         for session in self.sessions:

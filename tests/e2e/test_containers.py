@@ -99,14 +99,10 @@ def cluster() -> Iterator[None]:
     if "PYTHON_IMAGE" in os.environ:
         subprocess.run(
             [
-                "docker",
-                "build",
-                "--network",
-                "host",
-                "--build-arg",
-                f"BASE_IMAGE={os.environ['PYTHON_IMAGE']}",
-            ]
-            + ["-f", "deploy/mosquitto.Dockerfile", "-t", "unimem-test-mosquitto", "deploy"],
+                *("docker", "build", "--network", "host"),
+                *("--build-arg", f"BASE_IMAGE={os.environ['PYTHON_IMAGE']}"),
+                *("-f", "deploy/mosquitto.Dockerfile", "-t", "unimem-test-mosquitto", "deploy"),
+            ],
             cwd=ROOT,
             check=True,
             capture_output=True,

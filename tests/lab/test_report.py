@@ -45,7 +45,7 @@ def test_the_timeline_is_to_scale(tmp_path: Path) -> None:
     assert len(pieces) == 6
     assert pieces[1] == pytest.approx(3 * pieces[0], rel=0.01)
     starts = [float(r.get("x", "0")) for r in timeline.findall(".//rect")]
-    assert starts[3] - starts[0] == pytest.approx(380, rel=0.01)
+    assert starts[3] - starts[0] == pytest.approx(690 / 2, rel=0.01)
 
 
 def test_nothing_happened(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`FakeCluster` over real gRPC in this process: a coordinator that can relay, and nodes with knobs to break them."""
+"""`FakeCluster` over real gRPC in this process: a coordinator that relays, nodes with knobs to break them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import grpc
 import numpy as np
 from fakes import FakeCluster, Refused
 from google.protobuf import any_pb2
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
 from unimem import wire
 from unimem.v1 import coordinator_pb2 as pb
 from unimem.wire import COMPLETION, WORK_REQUEST, CompletionFlags, FrameKind, WorkFlags

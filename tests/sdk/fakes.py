@@ -22,7 +22,7 @@ from unimem.v1 import types_pb2
 from unimem.wire import COMPLETION, CompletionFlags, Op, Status, WorkFlags
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - what a coordinator does
     def __init__(self, reason: str, message: str, **metadata: str) -> None:
         super().__init__(message)
         self.reason, self.metadata = reason, metadata
@@ -307,13 +307,13 @@ class LoopbackPort:
 class AsyncLoopbackPort(LoopbackPort):
     """The same for `AsyncClient`."""
 
-    async def control(self, request: object, timeout: float) -> object:  # type: ignore[override]
+    async def control(self, request: object, timeout: float) -> object:  # type: ignore[override] # noqa: ASYNC109
         return super().control(request, timeout)
 
-    async def drive(self, done: Callable[[], bool], timeout: float) -> bool:  # type: ignore[override]
+    async def drive(self, done: Callable[[], bool], timeout: float) -> bool:  # type: ignore[override] # noqa: ASYNC109
         return super().drive(done, timeout)
 
-    async def reachability(self, nodes: Sequence[str], timeout: float) -> dict[str, str]:  # type: ignore[override]
+    async def reachability(self, nodes: Sequence[str], timeout: float) -> dict[str, str]:  # type: ignore[override] # noqa: ASYNC109
         return super().reachability(nodes, timeout)
 
     async def close(self) -> None:  # type: ignore[override]

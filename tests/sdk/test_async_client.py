@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import AsyncLoopbackPort, FakeCluster
+
 from unimem import AsyncClient, Client, DeadlineExceeded, NoRoute, TranslationFault, UsageError
 
 PLAIN = {"fence", "put_async", "get_async", "copy_async", "batch"}

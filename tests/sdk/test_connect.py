@@ -6,11 +6,11 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Iterator
 
 import pytest
-import unimem
 from fake_grpc import FakeGrpc
+
+import unimem
 from unimem import TransportError, UnknownNode, UsageError
 from unimem._connect import parse_endpoint
 
@@ -41,11 +41,11 @@ def test_bad_timeouts(timeout: float) -> None:
 
 
 @pytest.fixture
-def free_port() -> Iterator[str]:
+def free_port() -> str:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    yield f"127.0.0.1:{port}"
+    return f"127.0.0.1:{port}"
 
 
 def test_no_coordinator_waits_says_so_and_gives_up(

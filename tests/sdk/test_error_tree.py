@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from unimem import errors
 from unimem._failures import completion_error, refusal
 from unimem.v1 import coordinator_pb2 as pb

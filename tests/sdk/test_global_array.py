@@ -11,6 +11,7 @@ from fakes import AsyncLoopbackPort, FakeCluster, LoopbackPort
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from unimem import AsyncClient, Client, GlobalArray, OutOfBounds, UsageError
 from unimem._port import Batch, Work
 

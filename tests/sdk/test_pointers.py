@@ -9,6 +9,7 @@ import pickle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from unimem import GlobalPtr, OutOfBounds, UsageError, pointers
 
 BASE = 0x20_0000_3000

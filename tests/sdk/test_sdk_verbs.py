@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import FakeCluster, LoopbackPort
+
 from unimem import Client, UsageError, verbs
 from unimem.wire import CompletionFlags, Op, Status
 

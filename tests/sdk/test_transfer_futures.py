@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import AsyncLoopbackPort, FakeCluster, LoopbackPort
+
 from unimem import AsyncClient, Cancelled, Client, DeadlineExceeded, Transfer, TranslationFault, UsageError
 from unimem.wire import TIMING_PARTS
 
@@ -133,7 +134,7 @@ def test_an_async_client_s_transfer_must_be_awaited() -> None:
 
 
 def warned(um: Client) -> list[warnings.WarningMessage]:
-    um._port.log.clear()  # type: ignore[attr-defined] - the fake remembers what was posted
+    um._port.log.clear()  # type: ignore[attr-defined] # the fake remembers what was posted
     gc.collect()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
@@ -152,10 +153,10 @@ def test_abandoned_transfers_warn_with_their_source_line() -> None:
     um = Client(LoopbackPort(FakeCluster()))  # type: ignore[arg-type]
     p = um.alloc(8)
     for _ in range(3):
+        here = line() + 1
         um.put_async(p, b"x")
-        here = line()  # noqa: E702
+    there = line() + 1
     um.put_async(NOWHERE, b"x")
-    there = line()  # noqa: E702
     um.get_async(p, 1).result()
     found = {(w.filename, w.lineno): str(w.message) for w in warned(um)}
     assert set(found) == {(__file__, here), (__file__, there)}
@@ -167,8 +168,8 @@ def test_still_under_way_at_the_end_warns() -> None:
     um, port = deferred(timeout=0.01)
     p = um.alloc(8)
     port.frozen = True
+    here = line() + 1
     um.put_async(p, b"x")
-    here = line()  # noqa: E702
     (warning,) = warned(um)
     assert warning.lineno == here
     assert "was still under way" in str(warning.message)

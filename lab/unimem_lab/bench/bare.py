@@ -70,8 +70,9 @@ class BareStream:
         self._port, self._mode, self._size = port, mode, size
 
     async def __aenter__(self) -> BareStream:
-        self._channel: Any = grpc.aio.insecure_channel(f"127.0.0.1:{self._port}", options=OPTIONS)
-        call: Any = self._channel.stream_stream(METHOD)
+        channel: Any = grpc.aio.insecure_channel(f"127.0.0.1:{self._port}", options=OPTIONS)
+        self._channel = channel
+        call = channel.stream_stream(METHOD)
         self._stream: Any = call(metadata=(("mode", self._mode), ("size", str(self._size))))
         return self
 

@@ -133,7 +133,7 @@ def write_report(report: Report, path: Path) -> None:
     source = resources.files("unimem_lab.report").joinpath("page.html.j2").read_text()
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     row_height = 26
-    rows, ticks = _timeline(report.bars, left=250, width=760, row_height=row_height)
+    rows, ticks = _timeline(report.bars, left=250, width=690, row_height=row_height)
     radius = 150 if len(report.nodes) <= 8 else 210
     size = 2 * radius + 190
     places = _circle(len(report.nodes), size / 2, size / 2, radius)

@@ -58,7 +58,7 @@ class NodeSettings(BaseModel):
         description="simulated DRAM (4GiB); untouched pages cost nothing",
     )
     topology: Literal["full", "pair", "ring", "mesh2d", "torus3d"] = Field(
-        "full", description="how the nodes are wired, in the order of their indices: sets the hops"
+        default="full", description="how the nodes are wired, in the order of their indices: sets the hops"
     )
     seed: int = Field(default=0, ge=0, description="seed of the node's random streams")
     fast: bool = Field(default=True, description="use the compiled paths; off: the readable ones, slowly")

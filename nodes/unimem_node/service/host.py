@@ -101,7 +101,7 @@ class NodeHost:
     def on_frame(self, peer_index: int, frame: np.ndarray) -> None:
         """A frame came from a peer. Raises ValueError when it is none."""
         self.node.on_frame(peer_index, frame)
-        self.ask_turn()
+        self._turn()
 
     def peer_lost(self, peer_index: int, reason: str) -> None:
         """The connection to a peer broke."""

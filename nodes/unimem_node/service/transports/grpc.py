@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -60,6 +61,7 @@ class _Link:
         self.peer, self.number = peer, number
         self.queue: deque[np.ndarray] = deque()
         self.ready = asyncio.Event()
+        self.write = None; self.busy = False; self.coro = None
         self.made = False
         self.over = False
         self.dialling: asyncio.Task[None] | None = None
@@ -117,7 +119,7 @@ class GrpcTransport:
             link = self._links[peer] = _Link(known, number)
             link.dialling = asyncio.create_task(self._dial(link))
         link.queue.append(frame)
-        link.ready.set()
+        self._kick(link)
 
     def peers(self) -> list[int]:
         """See `ServiceTransport`."""
@@ -154,7 +156,8 @@ class GrpcTransport:
                     self._not_made(link, why)
                     return
                 link.made = True
-                link.writing = asyncio.create_task(self._write(link, call.write))
+                link.write = call.write
+                self._kick(link)
                 while (message := await call.read()) is not EOF:
                     self._receive(link, message)
                 self._down(link, f"{peer.name} closed the connection")
@@ -187,7 +190,7 @@ class GrpcTransport:
         """Our dial failed. When the peer has dialled us meanwhile, its stream carries both directions."""
         if link.respond is not None and not link.over:
             link.dialling = None
-            link.writing = asyncio.create_task(self._write(link, link.respond))
+            link.write = link.respond; self._kick(link)
         else:
             self._down(link, why)
 
@@ -208,7 +211,7 @@ class GrpcTransport:
             await context.send_initial_metadata(self._introduction())
             link.made, link.respond = True, context.write
             if link.dialling is None:
-                link.writing = asyncio.create_task(self._write(link, context.write))
+                link.write = context.write; self._kick(link)
             while (message := await context.read()) is not EOF:
                 self._receive(link, message)
             self._down(link, f"{peer.name} closed the connection")
@@ -268,22 +271,33 @@ class GrpcTransport:
         for frame in split_fabric(frames, link.peer.index):
             self._sink.on_frame(link.peer.index, frame)
 
-    async def _write(self, link: _Link, write: Write) -> None:
-        """The only writer of a link: whatever waits leaves together."""
-        queue = link.queue
+    def _kick(self, link: _Link) -> None:
+        if link.write is not None and not link.busy and link.queue:
+            link.busy = True
+            link.coro = self._drain(link)
+            self._step(link)
+
+    def _step(self, link: _Link, _: Any = None) -> None:
         try:
-            while True:
-                while queue:
-                    frame = queue.popleft()
-                    parts, size = [frame.data], len(frame)
-                    while queue and size + len(queue[0]) <= MESSAGE_BYTES:
-                        parts.append(queue.popleft().data)
-                        size += len(parts[-1])
-                    await write(bytes_field(parts, size))
-                link.ready.clear()
-                await link.ready.wait()
-        except Exception as error:  # gRPC raises several kinds when a stream is over
-            self._down(link, f"writing failed: {error}")
+            future = link.coro.send(None)
+        except StopIteration:
+            link.busy = False
+            self._kick(link)
+        except BaseException as error:
+            self._down(link, f"writing failed: {error!r}")
+        else:
+            future._asyncio_future_blocking = False
+            future.add_done_callback(partial(self._step, link))
+
+    async def _drain(self, link: _Link) -> None:
+        queue = link.queue
+        while queue:
+            frame = queue.popleft()
+            parts, size = [frame.data], len(frame)
+            while queue and size + len(queue[0]) <= MESSAGE_BYTES:
+                parts.append(queue.popleft().data)
+                size += len(parts[-1])
+            await link.write(bytes_field(parts, size))
 
     def _down(self, link: _Link, why: str, *, report: bool = True) -> None:
         """End a link, once: its tasks, its place in the table, and a word to the sink."""
