@@ -63,8 +63,9 @@ class NodeClients:
     """Channels to nodes, and the four calls the coordinator makes on them."""
 
     def __init__(self, call_seconds: float = CALL_SECONDS) -> None:
-        self._call_seconds = call_seconds
+        self.call_seconds = call_seconds
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._calls: set[Any] = set()
         self._closed = False
 
     def channel(self, address: str) -> grpc.aio.Channel:
@@ -88,13 +89,19 @@ class NodeClients:
         while True:
             if self._closed:
                 raise NodeFailure(FailureKind.UNREACHABLE, "the coordinator is stopping")
-            left = self._call_seconds - (loop.time() - began)
+            left = self.call_seconds - (loop.time() - began)
+            under_way = call(request, timeout=max(left, 0.001), metadata=metadata)
+            self._calls.add(under_way)
             try:
-                await call(request, timeout=max(left, 0.001), metadata=metadata)
+                await under_way
                 return
+            except asyncio.CancelledError:
+                if self._closed:
+                    raise NodeFailure(FailureKind.UNREACHABLE, "the coordinator is stopping") from None
+                raise
             except grpc.aio.AioRpcError as error:
                 refused = error.code() is grpc.StatusCode.UNAVAILABLE
-                if not refused or loop.time() - began + pause > min(_PATIENCE_SECONDS, self._call_seconds):
+                if not refused or loop.time() - began + pause > min(_PATIENCE_SECONDS, self.call_seconds):
                     failure = failure_of(error)
                     log.warning(
                         "node call failed",
@@ -105,6 +112,8 @@ class NodeClients:
                         text=failure.message,
                     )
                     raise failure from error
+            finally:
+                self._calls.discard(under_way)
             await asyncio.sleep(pause)
             pause *= 2
 
@@ -115,8 +124,10 @@ class NodeClients:
             await channel.close(None)
 
     def give_up(self) -> None:
-        """From now on every call fails: the coordinator is stopping."""
+        """Every call fails, from now on and those under way: the coordinator is stopping."""
         self._closed = True
+        for call in self._calls:
+            call.cancel()
 
     async def close(self) -> None:
         """Close every channel."""

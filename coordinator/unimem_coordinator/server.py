@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection
 from unimem_coordinator import relay, service
 from unimem_coordinator.core import Coordinator
 from unimem_coordinator.errors import StoreError
-from unimem_coordinator.nodes_client import MESSAGE_LIMIT, NodeClients
+from unimem_coordinator.nodes_client import CALL_SECONDS, MESSAGE_LIMIT, NodeClients
 from unimem_coordinator.shell import Shell
 from unimem_coordinator.store import MemoryStore, SqliteStore
 
@@ -50,8 +50,8 @@ class CannotStart(Exception):  # noqa: N818 - it says what happened
 class CoordinatorServer:
     """A coordinator listening on `listen` ("host:port", port 0: any free one), its state in the file `state`.
 
-    `state` None: in memory, forgotten at the end. `node_ttl` and `session_ttl` in seconds. `reflection`: list
-    the services to tools like grpcurl.
+    `state` None: in memory, forgotten at the end. `node_ttl` and `session_ttl` in seconds; `node_timeout`:
+    how long a node may take for one call. `enable_reflection`: list the services to tools like grpcurl.
     """
 
     def __init__(
@@ -61,12 +61,14 @@ class CoordinatorServer:
         *,
         node_ttl: float = 5.0,
         session_ttl: float = 30.0,
+        node_timeout: float = CALL_SECONDS,
         enable_reflection: bool = True,
     ) -> None:
         self._listen = listen
         self._state = state
         self._node_ttl_ns = round(node_ttl * 1e9)
         self._session_ttl_ns = round(session_ttl * 1e9)
+        self._node_timeout = node_timeout
         self._reflection = enable_reflection
         self._store: SqliteStore | MemoryStore | None = None
         self._shell: Shell | None = None
@@ -91,7 +93,7 @@ class CoordinatorServer:
                 node_ttl_ns=self._node_ttl_ns,
                 session_ttl_ns=self._session_ttl_ns,
             )
-            nodes = NodeClients()
+            nodes = NodeClients(self._node_timeout)
             self._shell = Shell(core, nodes)
             self._server = grpc.aio.server(options=_SERVER_OPTIONS)
             services = [service.SERVICE, *relay.SERVICES]

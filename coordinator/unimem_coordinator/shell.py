@@ -23,7 +23,7 @@ from google.protobuf.message import Message
 from unimem_coordinator.api import answer
 from unimem_coordinator.core import Coordinator
 from unimem_coordinator.errors import CoordinatorError, NodeFailure, Reason
-from unimem_coordinator.nodes_client import CALL_SECONDS, NodeClients
+from unimem_coordinator.nodes_client import NodeClients
 from unimem_coordinator.values import Change, Need, NodeInfo, Repairs, RouteTable, T, Turn
 
 log = structlog.get_logger(__name__)
@@ -157,7 +157,9 @@ class Shell:
                         self._begun.add(this)
                     case Repairs(nodes):
                         self._begun.add(this)
-                        await asyncio.wait([self._repair(node) for node in nodes], timeout=CALL_SECONDS)
+                        await asyncio.wait(
+                            [self._repair(node) for node in nodes], timeout=self._nodes.call_seconds
+                        )
                     case action:
                         try:
                             await self._nodes.perform(action, self._by_name[action.node])

@@ -105,6 +105,8 @@ def completion_error(
             definite=definite,
         )
     kind, words = _OTHER.get(code, (TransferError, f"unknown status {code}"))
+    if note and kind is AccessDenied:  # found by the port: the node refused the session, not the access
+        kind = SessionExpired
     try:
         reason = Status(code).name
     except ValueError:  # a newer node
@@ -122,6 +124,10 @@ _REASONS: Mapping[str, type[UnimemError]] = {
         )
     },
     "NOT_REGION_BASE": UnknownRegion,
+    "NO_NODES": NodeLost,
+    "NODE_UNREACHABLE": PeerUnreachable,
+    "NO_WINDOW": NoSpace,
+    "NO_DOMAIN": NoSpace,
     "REGION_LOST": StaleRoute,
     "BAD_LENGTH": UsageError,
     "BAD_ADDRESS": AddressError,

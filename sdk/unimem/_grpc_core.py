@@ -15,8 +15,8 @@ import grpc
 import grpc.aio
 
 from unimem._failures import operation_of, refusal
-from unimem._grpc_errors import control_error, error_info
-from unimem._grpc_stream import Call, NodeStream
+from unimem._grpc_errors import control_error
+from unimem._grpc_stream import Call, NodeStream, NotAdmitted
 from unimem.errors import SessionExpired, TransportError, UnimemError
 from unimem.v1 import coordinator_pb2 as pb
 from unimem.v1 import types_pb2
@@ -45,52 +45,6 @@ OPTIONS: Final = (
 )
 
 _TRANSFER: Final = "/unimem.v1.DmaService/Transfer"
-_UNREACHABLE: Final = ("UNKNOWN_NODE", "NODE_LOST", "PEER_UNREACHABLE")
-
-
-class Route:
-    """A way to a node: its own channel or the coordinator's, and the metadata to show there."""
-
-    def __init__(self, core: GrpcCore, node: str, channel: grpc.aio.Channel, *, relayed: bool) -> None:
-        self._core = core
-        self._node = node
-        self._channel = channel
-        self._relayed = relayed
-
-    def open(self) -> Call:
-        """Open the Transfer stream. Messages are raw bytes: no copy into protobuf objects and out again."""
-        core = self._core
-        metadata = [("unimem-pdid", str(core.pdid)), ("unimem-token", core.session.token)]
-        if self._relayed:
-            metadata.append(("unimem-node", self._node))
-        method: Any = self._channel.stream_stream(
-            _TRANSFER, request_serializer=None, response_deserializer=None
-        )
-        return cast("Call", method(metadata=tuple(metadata)))
-
-    def explain(self, error: Exception | None, heard: bool) -> tuple[Status, str, bool]:
-        """(status, words, refused) for a stream that broke with `error`; `heard`: something had come back.
-
-        `refused`: nothing that was sent on it can have happened.
-        """
-        self._core.reached.pop(self._node, None)
-        way = f"{self._node} (relayed by the coordinator)" if self._relayed else self._node
-        if isinstance(error, FrameError):
-            return Status.PEER_LOST, f"{way} sent what is no completion frame: {error}", False
-        if not isinstance(error, grpc.aio.AioRpcError):
-            return Status.PEER_LOST, f"{way} ended the stream", False
-        reason, _ = error_info(error)
-        code, text = error.code(), error.details() or ""
-        if not heard:
-            if code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}:
-                return Status.ACCESS_DENIED, f"{way} does not know this session: {text}", True
-            if code == grpc.StatusCode.UNIMPLEMENTED:
-                if not self._relayed:
-                    self._core.reached[self._node] = "relayed"
-                return Status.PEER_UNREACHABLE, f"what answers at {way}'s address is no unimem node", True
-            if reason in _UNREACHABLE or "failed to connect" in text:
-                return Status.PEER_UNREACHABLE, f"{way} could not be reached: {text}", True
-        return Status.PEER_LOST, f"the stream to {way} broke: {code.name}: {text}", False
 
 
 class GrpcCore:
@@ -102,7 +56,7 @@ class GrpcCore:
         self.home = ""
         #: How each node was reached last: "direct" or "relayed".
         self.reached: dict[str, str] = {}
-        self._progress = progress
+        self.progress = progress
         self._channel: grpc.aio.Channel = grpc.aio.insecure_channel(endpoint, options=OPTIONS)
         self._stub: Any = CoordinatorServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._nodes: dict[str, types_pb2.Node] = {}
@@ -195,7 +149,7 @@ class GrpcCore:
         name = node or self.home
         stream = self._streams.get(name)
         if stream is None:
-            stream = self._streams[name] = NodeStream(name, self.pdid, self.dial, self._progress)
+            stream = self._streams[name] = NodeStream(self, name)
         return stream
 
     def post(self, work: Work) -> None:
@@ -210,11 +164,57 @@ class GrpcCore:
         """See `Port.cancel`."""
         return self.stream(work.node).cancel(work)
 
-    async def dial(self, node: str) -> Route:
-        """The way to `node`: direct if its address answers, else relayed."""
-        channel = await self._direct(node) if self.reached.get(node) != "relayed" else None
-        self.reached[node] = "relayed" if channel is None else "direct"
-        return Route(self, node, channel or self._channel, relayed=channel is None)
+    async def dial(self, node: str) -> Call:
+        """An open Transfer stream to `node`: direct if that is possible, else relayed. Raises `NotAdmitted`.
+
+        A node says its name when it lets a stream in. Until then nothing is sent, so that a refusal, or an
+        address at which somebody else answers, costs nothing.
+        """
+        while True:
+            try:
+                channel = None if self.reached.get(node) == "relayed" else await self._direct(node)
+            except UnimemError as error:
+                raise NotAdmitted(Status.PEER_UNREACHABLE, f"{node} could not be reached: {error}") from None
+            way = "direct" if channel is not None else "relayed"
+            call: Call = self._open(channel or self._channel, node if channel is None else "")
+            try:
+                name = await _admission(call)
+                if channel is None or name in {node, ""}:
+                    self.reached[node] = way
+                    return call
+                log.info("%s answers at the address of %s: asking the coordinator to relay", name, node)
+            except grpc.aio.AioRpcError as error:
+                code, words = error.code(), error.details() or error.code().name
+                if code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}:
+                    raise NotAdmitted(Status.ACCESS_DENIED, f"{node} refuses the session: {words}") from None
+                if channel is None:
+                    self.reached.pop(node, None)
+                    raise NotAdmitted(
+                        Status.PEER_UNREACHABLE, f"{node} could not be reached: {words}"
+                    ) from None
+                log.info("%s at its own address: %s: asking the coordinator to relay", node, words)
+            except BaseException:
+                call.cancel()
+                raise
+            call.cancel()
+            self.reached[node] = "relayed"
+
+    def _open(self, channel: grpc.aio.Channel, relay_to: str) -> Any:
+        """Open a Transfer stream. Messages are raw bytes: no copy into protobuf objects and out again."""
+        metadata = [("unimem-pdid", str(self.pdid)), ("unimem-token", self.session.token)]
+        if relay_to:
+            metadata.append(("unimem-node", relay_to))
+        method: Any = channel.stream_stream(_TRANSFER, request_serializer=None, response_deserializer=None)
+        return method(metadata=tuple(metadata))
+
+    def broken(self, node: str, error: Exception | None) -> str:
+        """In words, why the stream to `node` ended; the next one is dialled afresh."""
+        way = f"{node} (relayed by the coordinator)" if self.reached.pop(node, "") == "relayed" else node
+        if isinstance(error, FrameError):
+            return f"{way} sent what is no completion frame: {error}"
+        if isinstance(error, grpc.aio.AioRpcError):
+            return f"the stream to {way} broke: {error.code().name}: {error.details()}"
+        return f"{way} ended the stream"
 
     async def _direct(self, node: str) -> grpc.aio.Channel | None:
         """A connected channel to the node's own address, or None."""
@@ -281,3 +281,19 @@ class GrpcCore:
             log.info("the session could not be closed: %s", error)
         for channel in (*self._channels.values(), self._channel):
             await channel.close(None)
+
+
+async def _admission(call: Any) -> str:
+    """The name that the node at the other end says, or "" if it says none; `AioRpcError` if it refuses.
+
+    A foreign node need not say anything before it answers, so the wait is short.
+    """
+    # Not cancelled when the time is over: that would cancel the call.
+    said = asyncio.ensure_future(call.initial_metadata())
+    await asyncio.wait([said], timeout=DIRECT_TIMEOUT)
+    name = str(dict(said.result() or ()).get("unimem-node", "")) if said.done() else ""
+    if not name:
+        # A refusal has no initial metadata either: its status follows at once.
+        await asyncio.wait([asyncio.ensure_future(call.code())], timeout=DIRECT_TIMEOUT / 4)
+        await call.wait_for_connection()
+    return name

@@ -13,10 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import grpc
 import numpy as np
 from grpc.aio import EOF  # type: ignore[attr-defined]
 
@@ -24,10 +22,10 @@ from unimem._frames import Completions, batch_message, post_message
 from unimem._many import PIECE_BYTES, failed_row
 from unimem._pieces import Pieces
 from unimem._port import Batch, Work
-from unimem.wire import COMPLETION, CompletionFlags, FrameError, Op, Status, WorkFlags, padded
+from unimem.wire import COMPLETION, CompletionFlags, Op, Status, WorkFlags, padded
 
 if TYPE_CHECKING:
-    from unimem._grpc_core import Route
+    from unimem._grpc_core import GrpcCore
 
 log = logging.getLogger("unimem")
 
@@ -55,8 +53,13 @@ class Call(Protocol):
     def cancel(self) -> bool:
         """End the call."""
 
-    async def wait_for_connection(self) -> None:
-        """Return when messages can be sent."""
+
+class NotAdmitted(Exception):  # noqa: N818 - no mistake: it becomes the outcome of what was to be sent
+    """A stream could not be opened: nothing was sent. `status` and `str()` are for the completions."""
+
+    def __init__(self, status: Status, words: str) -> None:
+        super().__init__(words)
+        self.status = status
 
 
 class _Cursor:
@@ -108,13 +111,9 @@ class _Cursor:
 class NodeStream:
     """Everything posted to one node. Lives on one event loop; nothing here is thread-safe."""
 
-    def __init__(
-        self, node: str, pdid: int, dial: Callable[[str], Awaitable[Route]], progress: Callable[[], None]
-    ) -> None:
+    def __init__(self, core: GrpcCore, node: str) -> None:
         self.node = node
-        self.pdid = pdid
-        self._dial = dial
-        self._progress = progress  # called when something has completed
+        self._core = core
         self._pending: deque[Work | Pieces | _Cursor] = deque()
         self._singles: dict[int, Work] = {}
         self._batches: list[_Cursor] = []
@@ -122,7 +121,6 @@ class NodeStream:
         self._next_base = _BATCH
         self._weight = 0  # under way
         self._number = 0
-        self._heard = False
         self._closed = False
         self._task: asyncio.Task[None] | None = None
         self._idle: asyncio.Future[None] | None = None
@@ -137,7 +135,7 @@ class NodeStream:
 
     def post_batch(self, batch: Batch) -> None:
         """Queue a batch."""
-        cursor = _Cursor(batch, self._next_base, self.pdid)
+        cursor = _Cursor(batch, self._next_base, self._core.pdid)
         self._next_base += len(batch.requests)
         self._batches.append(cursor)
         self._pending.append(cursor)
@@ -149,7 +147,7 @@ class NodeStream:
             if item is work or (isinstance(item, Pieces) and item.work is work and item.next == 0):
                 self._pending.remove(item)
                 work.on_done(Status.CANCELLED, failed_row(Status.CANCELLED, definite=True), 0)
-                self._progress()
+                self._core.progress()
                 return True
         return False
 
@@ -168,36 +166,30 @@ class NodeStream:
     async def _session(self) -> None:
         """Open the stream, write until it breaks, and fail what was under way."""
         try:
-            route = await self._dial(self.node)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            self._fail(Status.PEER_UNREACHABLE, f"{self.node} could not be reached: {error}", refused=True)
+            call = await self._core.dial(self.node)
+        except NotAdmitted as error:
+            self._fail(error.status, str(error))
             return
-        self._heard = False
         self._number = 0
-        call = route.open()
         reader = asyncio.ensure_future(self._read(call))
         reader.add_done_callback(lambda _: self._wake_writer())
         try:
             await self._write(call, reader)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
+        except Exception as error:  # gRPC has no one class for a failed write
             log.debug("writing to %s: %r", self.node, error)
         finally:
             if not self._closed:
                 await asyncio.wait([reader], timeout=1)  # it knows why
             reader.cancel()
             call.cancel()
-        why = reader.result() if reader.done() and not reader.cancelled() else None
-        status, note, refused = route.explain(why, self._heard)
-        log.info("stream to %s broke: %s", self.node, note)
-        self._fail(status, note, refused=refused)
+        note = self._core.broken(
+            self.node, reader.result() if not reader.cancelled() and reader.done() else None
+        )
+        log.info("%s", note)
+        self._fail(Status.PEER_LOST, note)
 
     async def _write(self, call: Call, reader: asyncio.Future[Exception | None]) -> None:
         """Send what is posted, as it comes, until the reader ends."""
-        await call.wait_for_connection()
         # When a write fails, `call.write` replaces the status with which the server ended the call by an
         # "Internal error from Core" (grpc/grpc#36066). What it wraps does not.
         send = getattr(getattr(call, "_cython_call", None), "send_serialized_message", call.write)
@@ -257,21 +249,20 @@ class NodeStream:
         if not works:
             return None
         self._number += 1
-        return post_message(works, self.pdid, self._number)
+        return post_message(works, self._core.pdid, self._number)
 
     async def _read(self, call: Call) -> Exception | None:
         """Deliver completions until the stream ends; returns why it did."""
         try:
-            while True:
-                message = await call.read()
-                if message is EOF:
-                    return None
-                self._heard = True
+            while (message := await call.read()) is not EOF:
                 self._deliver(Completions(message))
                 self._wake_writer()
-                self._progress()
-        except (grpc.RpcError, FrameError) as error:
+                self._core.progress()
+        except (
+            Exception
+        ) as error:  # an AioRpcError or a FrameError; whatever it is, it is the end of this stream
             return error
+        return None
 
     def _deliver(self, completions: Completions) -> None:
         rows = completions.rows
@@ -310,13 +301,10 @@ class NodeStream:
 
     # -- the end ----------------------------------------------------------------------------------------
 
-    def _fail(self, status: Status, note: str, *, refused: bool) -> None:
-        """Complete everything that is queued or under way with `status`.
-
-        What was queued, reads, and everything if the node `refused` to listen certainly did not happen.
-        """
+    def _fail(self, status: Status, note: str) -> None:
+        """Complete everything with `status`: what was not sent, and reads, certainly did not happen."""
         never = failed_row(status, definite=True)
-        perhaps = failed_row(status, definite=refused)
+        perhaps = failed_row(status, definite=False)
         pending, self._pending = list(self._pending), deque()
         singles, self._singles = list(self._singles.values()), {}
         batches, self._batches = self._batches, []
@@ -334,17 +322,17 @@ class NodeStream:
             batch = cursor.batch
             batch.note = note
             missing = np.flatnonzero(cursor.unanswered)
-            definite = (missing >= cursor.next) | (batch.requests["op"][missing] == Op.READ) | refused
+            definite = (missing >= cursor.next) | (batch.requests["op"][missing] == Op.READ)
             rows = np.zeros(len(missing), COMPLETION)
             rows["status"] = status
             rows["flags"] = np.where(definite, int(CompletionFlags.DEFINITE), 0)
             batch.on_rows(rows, missing)
-        self._progress()
+        self._core.progress()
 
     async def close(self) -> None:
         """End the stream; what is under way is CANCELLED."""
         self._closed = True
-        self._fail(Status.CANCELLED, "the client was closed", refused=False)
+        self._fail(Status.CANCELLED, "the client was closed")
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait([self._task], timeout=1)

@@ -8,6 +8,7 @@ if it failed.
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from unimem._core import BaseClient
+
+log = logging.getLogger("unimem")
 
 #: `Operation.status` while it is under way.
 UNDER_WAY = -1
@@ -139,7 +142,7 @@ class Transfer(Operation):
         self.owner._ended(self)
         callbacks = self._callbacks
         while callbacks:
-            callbacks.pop()(self)
+            _call(callbacks.pop(), self)
 
     # -- the future ---------------------------------------------------------------------------------
 
@@ -186,7 +189,7 @@ class Transfer(Operation):
                 callbacks.remove(fn)
             except ValueError:
                 return
-        fn(self)
+        _call(fn, self)
 
     def __await__(self) -> Generator[Any, None, Any]:
         if self.status < 0:
@@ -254,3 +257,11 @@ class Transfer(Operation):
         # The interpreter may be going down, or __init__ may have failed: then nobody is there to tell.
         if not getattr(self, "_seen", True) and self.status >= 0:
             self.owner._abandoned(self)
+
+
+def _call(fn: Callable[[Transfer], object], transfer: Transfer) -> None:
+    """Call a callback; what it raises is logged, as nobody is there to catch it."""
+    try:
+        fn(transfer)
+    except Exception:
+        log.exception("a callback of %r raised", transfer)

@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 from support.small_cluster import SmallCluster
 from unimem_coordinator import CoordinatorError, FailureKind, NodeFailure, SessionInfo, SqliteStore
 from unimem_coordinator.core import NODE_TTL_NS, SESSION_TTL_NS
-from unimem_coordinator.rows import NodeState
+from unimem_coordinator.rows import NodeState, RegionPhase
 from unimem_coordinator.values import Change, Repairs, Turn
 from unimem_coordinator.window import mapped_bytes
 
@@ -291,6 +291,12 @@ class CoordinatorMachine(RuleBasedStateMachine):
         rows = sorted(self.cluster.core._tables.regions.values(), key=lambda row: row.gva)
         for one, other in itertools.pairwise(rows):
             assert one.gva + mapped_bytes(one.length) < other.gva
+
+    @invariant()
+    def nothing_half_made_is_left(self) -> None:
+        tables = self.cluster.core._tables
+        assert all(row.phase is not RegionPhase.PENDING for row in tables.regions.values())
+        assert all(row.acknowledged for row in tables.sessions.values())
 
     @invariant()
     def sessions_are_there(self) -> None:

@@ -440,6 +440,25 @@ def test_private_domains_are_shared_with_by_number(cluster: SmallCluster, owner:
     assert list(cluster.core._tables.domains) == [owner.pdid]
 
 
+def test_a_domain_that_ends_while_it_gets_rights(cluster: SmallCluster, owner: SessionInfo) -> None:
+    region = allocate(cluster, owner)
+    friend = cluster.open()
+    change = cluster.core.share(owner.session_id, owner.token, region.gva, pdid=friend.pdid, rights=1)
+    next(change)
+    action = next(change)
+    assert isinstance(action, MapRegion)
+    next(cluster.core.close_session(friend.session_id, friend.token))
+    cluster.machines.perform(action)
+    with pytest.raises(StopIteration) as stop:
+        next(change)
+    assert stop.value.value.grants == (), "nothing is said of a domain that is closing"
+    assert cluster.machines.books["n0"].shared, "it was mapped all the same"
+    cluster.settle()
+    assert cluster.machines.books["n0"].shared == {}
+    assert cluster.core.regions() == (region,)
+    assert list(cluster.core._tables.domains) == [owner.pdid]
+
+
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [

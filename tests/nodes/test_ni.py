@@ -204,7 +204,7 @@ def test_frames_keep_their_bytes_while_somebody_holds_them(cluster: Cluster) -> 
         cluster.post(0, Op.WRITE, src=LOCAL, dst=cluster.gva(1), length=65536)
         frame = frames_of(source)[0]
         assert not frame.flags.writeable
-        held.append(memoryview(frame)[1000:])
+        held.append(frame.data[1000:])
         del frame
     assert all(bytes(view[-64000:]) == bytes([i]) * 64000 for i, view in enumerate(held))
     pool = source.ni._core._pool
@@ -251,7 +251,8 @@ def answer(cluster: Cluster, *packets: tuple[np.void, bytes], peer: int = 1) -> 
         peer,
         build_frame(packets, src_node=peer, dst_node=0, src_incarnation=1, dst_incarnation=1, time=5_000_000),
     )
-    return node.ni.take_completions()
+    done: np.ndarray = node.ni.take_completions()
+    return done
 
 
 def ack(*tokens: int) -> tuple[np.void, bytes]:
@@ -267,7 +268,8 @@ def response(packet: np.void, **fields: int) -> np.void:
     row["length"] = packet["length"]
     for name, value in fields.items():
         row[name] = value
-    return row[0]
+    one: np.void = row[0]
+    return one
 
 
 def nack(packet: np.void, **fields: int) -> np.void:
@@ -275,7 +277,8 @@ def nack(packet: np.void, **fields: int) -> np.void:
     row["op"], row["token"], row["seq"] = PacketOp.NACK, packet["token"], packet["seq"]
     for name, value in fields.items():
         row[name] = value
-    return row[0]
+    one: np.void = row[0]
+    return one
 
 
 def test_tokens_are_not_guessed(cluster: Cluster) -> None:
@@ -286,7 +289,9 @@ def test_tokens_are_not_guessed(cluster: Cluster) -> None:
     assert len(answer(cluster, ack(token), peer=0)) == 0  # not the peer it was sent to
     assert answer(cluster, ack(token))["status"] == [Status.OK]
     assert len(answer(cluster, ack(token))) == 0  # late
-    assert int(in_flight(cluster, Op.WRITE)["token"]) & 0xFFFF_FFFF == token & 0xFFFF_FFFF  # the row is used again
+    assert (
+        int(in_flight(cluster, Op.WRITE)["token"]) & 0xFFFF_FFFF == token & 0xFFFF_FFFF
+    )  # the row is used again
     assert len(answer(cluster, ack(token))) == 0
 
 
@@ -365,7 +370,9 @@ def test_a_nack_with_a_status_nobody_knows(cluster: Cluster, status: int) -> Non
         ({"op": Op.READ, "length": 8, "seq": 3}, b"", Status.SEQUENCE_GAP),
     ],
 )
-def test_requests_that_are_refused(cluster: Cluster, fields: dict[str, int], body: bytes, status: Status) -> None:
+def test_requests_that_are_refused(
+    cluster: Cluster, fields: dict[str, int], body: bytes, status: Status
+) -> None:
     target = cluster.nodes[1]
     fields = {"pdid": 7, "seq": 0, "va": cluster.gva(1) + fields.get("va_offset", 0), **fields}
     fields.pop("va_offset", None)
@@ -498,8 +505,8 @@ def test_a_process_may_not_have_more_than_there_is_room_for() -> None:
         {"peer_bytes": 100},
         {"frame_payload_bytes": 1 << 30},
     ):
-        with pytest.raises(ValueError, match="bytes|slots"):
-            replace(RdmaSpec(), **wrong)
+        with pytest.raises(ValueError, match=r"bytes|slots"):
+            replace(RdmaSpec(), **wrong)  # type: ignore[arg-type]
 
 
 def test_an_idle_interface_is_small() -> None:
@@ -533,7 +540,16 @@ def test_the_token_flag_is_the_wires() -> None:
 def test_compiled_code_also_runs_as_python() -> None:
     """NUMBA_DISABLE_JIT=1: the same source, the same scenario."""
     outcome = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "tests/nodes/test_rdma_scenarios.py", "-k", "compiled and verbs"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "tests/nodes/test_rdma_scenarios.py",
+            "-k",
+            "compiled and verbs",
+        ],
         cwd=ROOT,
         env={**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The compiled path and the readable one do the same: memory, counters, completions and times, frame by frame.
+"""The compiled path and the readable one do the same: memory, counters, completions, times, every frame.
 
 Random programs run on two clusters that differ in nothing else; what single operations leave in memory is
 checked against plain byte strings too.
@@ -62,6 +62,7 @@ class Observer:
         self.cluster = build(fast)
         self.seen: list[Any] = []
         self.number = 0
+        self.mapped = True
         for node in self.cluster.nodes:
             self.watch(node)
 
@@ -83,12 +84,12 @@ class Observer:
                 self.post(**fields)
         elif step == "run":
             self.run()
-        elif step == "unmap":
-            target.unmap(7, base, REGION)
-            self.seen.append("unmapped")
-        elif step == "remap":
-            target.unmap(7, base, REGION)
-            target.map(7, base, REGION)
+        elif step in ("unmap", "remap"):
+            if self.mapped:
+                target.unmap(7, base, REGION)
+            self.mapped = step == "remap"
+            if self.mapped:
+                target.map(7, base, REGION)
         elif step in ("disable", "enable"):
             target.bus.write32(0xA001_0008, 3 if step == "enable" else 2)
         elif step in ("quiet", "loud"):
@@ -100,7 +101,9 @@ class Observer:
             self.cluster.nodes[0].pump()
             self.cluster.nodes[0].peer_lost(1, "a test")
 
-    def post(self, node: int, target: int, op: int, local: int, remote: int, fence: bool, **fields: int) -> None:
+    def post(
+        self, node: int, target: int, op: int, local: int, remote: int, fence: bool, **fields: int
+    ) -> None:
         self.number += 1
         there = self.cluster.gva(target, remote)
         here = (LOCAL + local) % (1 << 64)

@@ -45,7 +45,9 @@ class Machine:
 
     def completions(self) -> str:
         return "\n".join(
-            f"n{node.index}: {self.completion(row)}" for node in self.cluster.nodes for row in node.ni.take_completions()
+            f"n{node.index}: {self.completion(row)}"
+            for node in self.cluster.nodes
+            for row in node.ni.take_completions()
         )
 
     def completion(self, row: np.void) -> str:
@@ -61,8 +63,12 @@ class Machine:
             text += f"; {Side(int(row['side'])).name.lower()} n{row['node']}"
         if row["fsr"]:
             access = "write" if row["access"] else "read"
-            text += f", {access} of {fmt(int(row['iova']))} by stream {int(row['stream_id']):#x} bank {row['context_bank']}"
-            text += f", stage {row['stage']} level {row['level']}, FSR {int(row['fsr']):#x} FSYNR0 {int(row['fsynr0']):#x}"
+            text += (
+                f", {access} of {fmt(row['iova'])} by stream {row['stream_id']:#x} bank {row['context_bank']}"
+            )
+            text += (
+                f", stage {row['stage']} level {row['level']}, FSR {row['fsr']:#x} FSYNR0 {row['fsynr0']:#x}"
+            )
         return text
 
     # ---- commands
@@ -83,7 +89,9 @@ class Machine:
 
     def do_map(self, command: Command) -> str:
         at = self.address(command.text("at"))
-        self.node(command).map(command.integer("pdid", 7), at, command.integer("length"), write=not command.has("ro"))
+        self.node(command).map(
+            command.integer("pdid", 7), at, command.integer("length"), write=not command.has("ro")
+        )
         return ""
 
     def do_map_physical(self, command: Command) -> str:
@@ -103,7 +111,9 @@ class Machine:
     def do_share(self, command: Command) -> str:
         at = self.address(command.text("at"))
         node, length = self.node(command), command.integer("length")
-        node.share(command.integer("owner", 7), command.integer("pdid"), at, length, write=not command.has("ro"))
+        node.share(
+            command.integer("owner", 7), command.integer("pdid"), at, length, write=not command.has("ro")
+        )
         return ""
 
     def do_unmap(self, command: Command) -> str:
@@ -112,7 +122,9 @@ class Machine:
         return ""
 
     def do_poke(self, command: Command) -> str:
-        data = command.text("text").encode() if "text" in command.options else bytes.fromhex(command.text("hex"))
+        data = (
+            command.text("text").encode() if "text" in command.options else bytes.fromhex(command.text("hex"))
+        )
         at = self.address(command.text("at"))
         self.node(command).poke(command.integer("pdid", 7), at, data * command.integer("times", 1))
         return ""

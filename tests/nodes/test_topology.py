@@ -6,6 +6,7 @@ import itertools
 from collections import deque
 
 import pytest
+
 from unimem_node.fabric.topology import TOPOLOGIES, check_topology, grid, hops
 
 

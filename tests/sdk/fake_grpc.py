@@ -48,12 +48,15 @@ class FakeNode:
         self.seen = threading.Event()  # a frame has arrived
         self.on_frame: Callable[[int, grpc.ServicerContext], bytes | None] | None = None
         self.bytes_at_most = 0
+        self.says: str | None = name  # as initial metadata
 
     def transfer(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         metadata = {k: str(v) for k, v in context.invocation_metadata()}
         self.streams.append(metadata)
         if metadata["unimem-token"].removeprefix("token-") not in self.cluster.sessions:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "no such token")
+        if self.says is not None:
+            context.send_initial_metadata((("unimem-node", self.says),))
         for message in messages:
             frame = wire.decode_bytes_field(message)
             assert frame is not None

@@ -257,7 +257,7 @@ def test_a_session_the_node_does_not_know(um: Client, fake: FakeGrpc) -> None:
     p = um.alloc(8)
     saved = dict(fake.cluster.sessions)
     fake.cluster.sessions.clear()
-    with pytest.raises(AccessDenied, match="does not know this session") as caught:
+    with pytest.raises(SessionExpired, match="n0 refuses the session: no such token") as caught:
         um.put(p, b"x")
     assert caught.value.definite
     fake.cluster.sessions.update(saved)

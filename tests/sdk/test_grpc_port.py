@@ -16,7 +16,6 @@ import unimem
 from unimem import (
     Client,
     DeadlineExceeded,
-    PeerUnreachable,
     TranslationFault,
     UsageError,
     verbs,
@@ -84,16 +83,31 @@ def test_nodes_that_cannot_be_reached_are_relayed() -> None:
         assert um.reachability() == dict.fromkeys(("n0", "n1", "n2"), "relayed")
 
 
-def test_an_address_where_something_else_listens_is_relayed_next_time(fake: FakeGrpc) -> None:
+def test_an_address_where_something_else_listens_is_relayed(fake: FakeGrpc) -> None:
     fake.cluster.addresses["n0"] = fake.serve("other", {})
     with unimem.connect(fake.address) as um:
-        a = um.alloc(8)
-        with pytest.raises(PeerUnreachable, match="no unimem node") as caught:
-            um.put(a, b"x")
-        assert caught.value.definite
-        assert caught.value.retryable
-        um.put(a, b"x")
-        assert fake.relayed == ["n0"]
+        um.put(um.alloc(8), b"x")
+    assert fake.relayed == ["n0"]
+
+
+def test_an_address_where_another_node_listens_is_relayed(fake: FakeGrpc) -> None:
+    fake.cluster.addresses["n0"] = fake.cluster.addresses["n1"]
+    with unimem.connect(fake.address) as um:
+        um.put(um.alloc(8), b"x")
+        assert um.reachability("n0") == {"n0": "relayed"}
+    assert fake.relayed == ["n0"]
+    assert not fake.nodes["n1"].frames
+
+
+def test_a_node_that_does_not_say_its_name_is_trusted(
+    fake: FakeGrpc, home: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unimem._grpc_core.DIRECT_TIMEOUT", 0.05)
+    home.says = None
+    with unimem.connect(fake.address) as um:
+        p = um.alloc(8)
+        um.put(p, b"x")
+        assert um.get(p, 1).tobytes() == b"x"
 
 
 def test_long_transfers_go_in_pieces_within_the_window(um: Client, home: FakeNode) -> None:

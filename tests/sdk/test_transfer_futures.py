@@ -91,7 +91,7 @@ def test_cancel() -> None:
         assert late.result() is None
 
 
-def test_callbacks_are_called_once_each() -> None:
+def test_callbacks_are_called_once_each_and_may_raise(caplog: pytest.LogCaptureFixture) -> None:
     um, _ = deferred()
     with um:
         p = um.alloc(8)
@@ -102,6 +102,9 @@ def test_callbacks_are_called_once_each() -> None:
         t.result()
         t.add_done_callback(called.append)
         assert called == [t, t, t]
+        um.put_async(p, b"y").add_done_callback(lambda t: {}["nothing"])
+        um.flush()
+    assert "a callback of <Transfer put" in caplog.text
 
 
 def test_a_blocking_client_s_transfer_is_awaitable() -> None:

@@ -229,7 +229,8 @@ class Cluster:
     def route(self, **states: int) -> None:
         """Tell every node the windows; `n1=2`: node 1 is in state 2."""
         rows = [
-            (i, f"n{i}", window_of(i).start, len(window_of(i)), 1, states.get(f"n{i}", 1)) for i in range(self.count)
+            (i, f"n{i}", window_of(i).start, len(window_of(i)), 1, states.get(f"n{i}", 1))
+            for i in range(self.count)
         ]
         for node in self.nodes:
             node.ni.set_routes(rows)

@@ -44,7 +44,7 @@ def bank_run(geometry: Any, pa: int, n: int) -> Any:
 
 
 @njit_inline
-def locate(  # noqa: PLR0917 - compiled code takes positions only
+def locate(
     arrays: Any, tbu: int, cb: int, va: int, access: int, n: int
 ) -> Any:
     """(code, level, offset, bytes, cost_ps): where up to `n` bytes from `va` on lie in DRAM, unbroken."""
@@ -73,7 +73,7 @@ def move(mem8: Any, to: int, of: int, n: int) -> None:
 
 
 @njit
-def copy_translated(  # noqa: PLR0917
+def copy_translated(
     arrays: Any, src_tbu: int, src_cb: int, src_va: int, dst_tbu: int, dst_cb: int, dst_va: int, n: int
 ) -> Any:
     """Copy `n` bytes; a run's source is translated before its destination, as the read precedes the write."""
@@ -106,7 +106,7 @@ def copy_translated(  # noqa: PLR0917
 
 
 @njit
-def copy_beats(  # noqa: PLR0917
+def copy_beats(
     arrays: Any, tbu: int, cb: int, src_va: int, src_step: int, dst_va: int, dst_step: int, n: int, width: int
 ) -> Any:
     """Copy `n` bytes beat by beat; a step of 0 keeps that side's address (AXI FIXED burst), 1 advances it."""
@@ -125,7 +125,7 @@ def copy_beats(  # noqa: PLR0917
 
 
 @njit
-def fill_translated(  # noqa: PLR0917
+def fill_translated(
     arrays: Any, tbu: int, cb: int, va: int, n: int, pattern: Any, phase: int
 ) -> Any:
     """Write `n` bytes of the endlessly repeated `pattern` (uint8), beginning with its byte `phase`."""

@@ -68,7 +68,7 @@ class _Run:
         return slice(start, start + n)
 
 
-def copy_translated(  # noqa: PLR0917 - the signatures are those of the compiled functions
+def copy_translated(
     arrays: Arrays, src_tbu: int, src_cb: int, src_va: int, dst_tbu: int, dst_cb: int, dst_va: int, n: int
 ) -> Moved:
     """See `_fast.copy_translated`."""
@@ -94,7 +94,7 @@ def _move(mem8: np.ndarray, to: slice, of: slice) -> None:
         mem8[to] = mem8[of]
 
 
-def copy_beats(  # noqa: PLR0917
+def copy_beats(
     arrays: Arrays,
     tbu: int,
     cb: int,
@@ -117,7 +117,7 @@ def copy_beats(  # noqa: PLR0917
     return Moved(done, SIDE_NONE, 0, 0, cost_ps)
 
 
-def fill_translated(  # noqa: PLR0917
+def fill_translated(
     arrays: Arrays, tbu: int, cb: int, va: int, n: int, pattern: np.ndarray, phase: int
 ) -> Moved:
     """See `_fast.fill_translated`."""

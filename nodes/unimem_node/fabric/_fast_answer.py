@@ -43,7 +43,9 @@ def settle_acks(s: Any, peer: int, frame: Any, payload: int, n: int) -> Any:
 
 
 @njit_inline
-def settle_response(s: Any, handle: Any, arrays: Any, peer: int, frame: Any, at: int, payload: int, n: int) -> Any:
+def settle_response(
+    s: Any, handle: Any, arrays: Any, peer: int, frame: Any, at: int, payload: int, n: int
+) -> Any:
     """A RESPONSE: the value of an atomic, or the bytes of a READ, written through the SMMU of this node."""
     row = find_flight(s, peer, get64(frame, at + col.X_TOKEN))
     if row < 0 or s.flight[row, col.F_SEQ] != get32(frame, at + col.X_SEQ):

@@ -195,6 +195,7 @@ REPLAY_COLS = 5
 DONE_COLS = 20
 
 # ---- `cursor`: where the frame under construction, or under examination, stands -------------------
+# Between frames C_OPEN and C_PACKET are 0 and C_COUNT is -1.
 C_STOP = 0
 C_NEED = 1  # bytes (NEED_BUFFER) or rows (NEED_FLIGHT)
 C_OPEN = 2  # 1: a frame is under construction
@@ -207,7 +208,7 @@ C_RECORDS = 8  # where the ACK records begin
 C_ACKS = 9
 C_PACKET = 10  # of the received frame: the next packet
 C_END = 11  # ... where this reply ends
-C_COUNT = 12
+C_COUNT = 12  # its packets; -1: its header has not been looked at
 # of a refused translation (STOP_FAULT)
 C_SLOT = 13  # PD slot
 C_CODE = 14
@@ -219,7 +220,7 @@ C_PEER = 19  # whom the frame is for
 C_PLANNED = 20  # ACK records there is room for
 CURSOR_COLS = 24
 
-STOP_DONE = 0
+STOP_DONE = 0  # cut: the frame is ready; receive: all packets are examined
 STOP_IDLE = 1  # nothing may leave now
 STOP_NEED_BUFFER = 2
 STOP_NEED_FLIGHT = 3
@@ -229,6 +230,7 @@ STOP_HEADER = 6  # the frame is not the common case
 STOP_PACKET = 7  # this packet is not the common case
 STOP_PEER = 8  # a work request goes to a node that was not talked to before
 STOP_WORK = 9  # this work request is not the common case
+STOP_REPLY = 10  # the reply is full, there are more packets
 
 # ---- the frame header (unimem.wire.FRAME_HEADER) and what FABRIC puts into its reserved words ---------
 MAGIC_VERSION_KIND = 3 << 48 | 1 << 32 | 0x464D_4E55
@@ -287,5 +289,5 @@ LOCAL_LIMIT = 1 << 49
 SEQ_MASK = 0xFFFF_FFFF
 #: A link carries nothing in less time than this many bytes.
 LINK_MINIMUM = 64
-#: Larger frames come from the pool instead of from the allocator, whose fresh pages cost more than the copy.
-SMALL_FRAME = 1 << 16
+#: Smaller frames are made in one buffer and copied out; larger ones have a buffer of the pool to themselves.
+SMALL_FRAME = 1 << 14

@@ -18,7 +18,7 @@ from ._fast_tables import find_slot, next_block, plan_frame, pop_ready
 
 @njit
 def cut(handle: Any, buffer: Any) -> Any:
-    """The next frame for the peer whose turn it is (C_PEER), or `buffer` as far as it is filled: see C_STOP.
+    """Make the next frame in `buffer`, for the peer whose turn it is (C_PEER); returns its bytes. See C_STOP.
 
     The peer goes to the end of those that are ready, or, when nothing may leave for it now, out of them.
     """
@@ -34,14 +34,13 @@ def cut(handle: Any, buffer: Any) -> Any:
             pop_ready(s)
         if packets == 0:
             cursor[col.C_STOP] = col.STOP_IDLE
-            return buffer
+            return 0
         if node[col.N_FLIGHT_LIVE] + packets > s.flight.shape[0]:
             cursor[col.C_STOP] = col.STOP_NEED_FLIGHT
             cursor[col.C_NEED] = node[col.N_FLIGHT_LIVE] + packets
-            return buffer
-        buffer = open_buffer(s, buffer, packets, payload)
-        if cursor[col.C_OPEN] == 0:
-            return buffer
+            return 0
+        if not open_buffer(s, buffer, packets, payload):
+            return 0
         cursor[col.C_PEER] = pop_ready(s)
 
     peer = cursor[col.C_PEER]
@@ -66,14 +65,14 @@ def cut(handle: Any, buffer: Any) -> Any:
                 owner = domain
             if slot < 0:
                 cursor[col.C_STOP] = col.STOP_DOMAIN
-                return buffer
+                return 0
             va = work[row, col.W_LOCAL] + work[row, col.W_CUT]
             moved, code, level, cost = gather(
                 handle, s.slots[slot, col.S_TBU], s.slots[slot, col.S_BANK], va, n, buffer, at
             )
             if code != 0:
                 stop_at_fault(s, slot, va, moved, code, level, cost)
-                return buffer
+                return 0
             memory = memory_ps(arrays, n)
             work[row, col.W_TRANSLATE] += cost
             work[row, col.W_MEMORY] += memory
@@ -81,5 +80,4 @@ def cut(handle: Any, buffer: Any) -> Any:
         node[col.N_SOURCE_FREE] = ready
         emit_request(s, buffer, peer, n, start, ready)
 
-    cursor[col.C_STOP] = col.STOP_DONE
     return close_requests(s, buffer, peer)

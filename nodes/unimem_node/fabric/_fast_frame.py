@@ -42,19 +42,17 @@ def get16(data: Any, at: int) -> Any:
     return np.int64(load16(data, at))
 
 
-@njit
+@njit_inline
 def open_buffer(s: Any, buffer: Any, slots: int, payload: int) -> Any:
-    """Begin a frame of `slots` packets and `payload` bytes in `buffer`, or in a new one when it is too small.
+    """Begin a frame of `slots` packets and `payload` bytes in `buffer`.
 
-    Large ones are the caller's to supply: then C_STOP is STOP_NEED_BUFFER and C_NEED their size.
+    False when it is too small: then C_STOP is STOP_NEED_BUFFER and C_NEED the size it must have.
     """
     size = col.HEADER + slots * col.PACKET_BYTES + payload
     if buffer.shape[0] < size:
-        if size > col.SMALL_FRAME:
-            s.cursor[col.C_STOP] = col.STOP_NEED_BUFFER
-            s.cursor[col.C_NEED] = size
-            return buffer
-        buffer = np.empty(size, np.uint8)
+        s.cursor[col.C_STOP] = col.STOP_NEED_BUFFER
+        s.cursor[col.C_NEED] = size
+        return False
     s.cursor[col.C_OPEN] = 1
     s.cursor[col.C_SLOTS] = slots
     s.cursor[col.C_USED] = 0
@@ -62,7 +60,7 @@ def open_buffer(s: Any, buffer: Any, slots: int, payload: int) -> Any:
     s.cursor[col.C_ROOM] = size
     s.cursor[col.C_TIME] = 0
     s.cursor[col.C_ACKS] = 0
-    return buffer
+    return True
 
 
 @njit_inline
@@ -88,12 +86,19 @@ def seal(buffer: Any, at: int, payload: int, n: int) -> None:
     store32(buffer, at + col.X_CRC, packet_crc(buffer, at, payload, n))
 
 
-@njit
+@njit_inline
 def close_buffer(s: Any, buffer: Any, peer: int, incarnation: int) -> Any:
-    """Write the frame's header; returns its bytes. `incarnation`: for whom it is."""
+    """Finish a frame for the peer's life `incarnation`; returns its bytes, 0 if it is empty."""
     cursor = s.cursor
     total = cursor[col.C_PAYLOAD]
-    clear(buffer, col.HEADER + cursor[col.C_USED] * col.PACKET_BYTES, cursor[col.C_SLOTS] * col.PACKET_BYTES + col.HEADER)
+    cursor[col.C_OPEN] = 0
+    if cursor[col.C_USED] == 0:
+        return 0
+    clear(
+        buffer,
+        col.HEADER + cursor[col.C_USED] * col.PACKET_BYTES,
+        cursor[col.C_SLOTS] * col.PACKET_BYTES + col.HEADER,
+    )
     s.peers[peer, col.P_FRAMES] += 1
     store64(buffer, 0, col.MAGIC_VERSION_KIND)
     store64(buffer, col.H_COUNT, cursor[col.C_USED] | col.PACKET_BYTES << 32)
@@ -106,25 +111,23 @@ def close_buffer(s: Any, buffer: Any, peer: int, incarnation: int) -> Any:
     store32(buffer, col.H_CRC, header_crc(buffer))
     s.node[col.K_FRAMES_OUT] += 1
     s.node[col.K_PACKETS_OUT] += cursor[col.C_USED]
-    cursor[col.C_OPEN] = 0
-    return buffer[:total]
+    return total
 
 
-@njit
+@njit_inline
 def close_requests(s: Any, buffer: Any, peer: int) -> Any:
-    """Finish a frame of requests, an empty array when it has none, and give the peer its next turn."""
+    """Finish a frame of requests and give the peer its next turn; returns the frame's bytes, 0 for none."""
     if s.peers[peer, col.P_HEAD] >= 0:
         mark_ready(s, peer)
-    if s.cursor[col.C_USED] == 0:
-        s.cursor[col.C_OPEN] = 0
-        return buffer[:0]
-    s.node[col.N_FRAMES] += 1
+    if s.cursor[col.C_USED] > 0:
+        s.node[col.N_FRAMES] += 1
+    s.cursor[col.C_STOP] = col.STOP_DONE
     return close_buffer(s, buffer, peer, s.peers[peer, col.P_ROUTE_INCARNATION])
 
 
 @njit
 def gather(handle: Any, tbu: int, bank: int, va: int, n: int, buffer: Any, at: int) -> Any:
-    """Read `n` bytes at `va` into ``buffer[at:]``: (bytes read, 0 or why it stopped, level, translation ps)."""
+    """Read `n` bytes at `va` into ``buffer[at:]``: (bytes, 0 or why it stopped, level, translation ps)."""
     arrays = open_arrays(handle)
     moved = 0
     cost = 0
@@ -140,7 +143,7 @@ def gather(handle: Any, tbu: int, bank: int, va: int, n: int, buffer: Any, at: i
 
 @njit
 def scatter(handle: Any, tbu: int, bank: int, va: int, n: int, frame: Any, at: int) -> Any:
-    """Write ``frame[at:at+n]`` to `va`: (bytes written, 0 or why it stopped, level, translation ps)."""
+    """Write ``frame[at:at+n]`` to `va`: (bytes, 0 or why it stopped, level, translation ps)."""
     arrays = open_arrays(handle)
     moved = 0
     cost = 0

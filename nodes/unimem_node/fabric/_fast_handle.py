@@ -1,8 +1,8 @@
-"""One argument instead of eighteen: the tables of a node, passed to compiled code as a list of addresses.
+"""One argument instead of eighteen: a node's tables, passed to compiled code as a list of addresses.
 
 Numba takes an array argument apart on each call, for 60 to 100 ns; with the `Arrays` of the chip and the
-`State` of the interface that is more than all the work on a small packet. So what is passed is a *handle*: one
-int64 array with address and shape of each table, from which compiled code makes the arrays again, for
+`State` of the interface that is more than all the work on a small packet. So what is passed is a *handle*:
+one int64 array with address and shape of each table, from which compiled code makes the arrays again, for
 nothing. Whoever makes a handle keeps the tables alive, and makes a new one when a table is replaced (`Core`).
 
 With ``NUMBA_DISABLE_JIT=1`` a handle is the tables themselves.

@@ -16,7 +16,7 @@ from ._fast_tables import find_route, submit, take_work
 
 @njit
 def accept(handle: Any, requests: Any, first: int, count: int) -> Any:
-    """Queue ``requests`` (int64: WORK_REQUEST rows of 8 words) from row `first` on; returns where it stopped."""
+    """Queue ``requests`` (int64: rows of 8 words) from row `first` on; returns where it stopped."""
     s = open_state(handle)
     node, work, routes, cursor = s.node, s.work, s.routes, s.cursor
     clock = node[col.N_CLOCK]
@@ -33,11 +33,11 @@ def accept(handle: Any, requests: Any, first: int, count: int) -> Any:
         else:
             remote = requests[at + 4]
             local = requests[at + 3]
-        if op == col.OP_WRITE or op == col.OP_READ:
+        if op >= col.OP_WRITE and op <= col.OP_READ:
             if length <= 0 or local < 0 or local >= col.LOCAL_LIMIT or length > col.LOCAL_LIMIT - local:
                 return i
         elif op >= col.OP_FETCH_ADD and op <= col.OP_SWAP:
-            if (length != 8 and length != 0) or remote & 7 != 0:
+            if length & ~8 != 0 or remote & 7 != 0:
                 return i
             length = 8
         else:

@@ -61,9 +61,12 @@ def plain_header(s: Any, peer: int, frame: Any) -> Any:
     return count
 
 
-@njit
+@njit_inline
 def open_reply(s: Any, frame: Any, buffer: Any) -> Any:
-    """Plan the reply to the packets from C_PACKET on, as many as one frame can answer, and begin it."""
+    """Plan the reply to the packets from C_PACKET on, as many as one frame can answer, and begin it.
+
+    False when `buffer` is too small for it (see `open_buffer`).
+    """
     cursor = s.cursor
     acks = 0
     responses = 0
@@ -87,19 +90,12 @@ def open_reply(s: Any, frame: Any, buffer: Any) -> Any:
         i += 1
     cursor[col.C_END] = i
     slots = responses + (1 if acks > 0 else 0)
-    if slots == 0:
-        cursor[col.C_OPEN] = 1
-        cursor[col.C_SLOTS] = 0
-        cursor[col.C_USED] = 0
-        cursor[col.C_ACKS] = 0
-        cursor[col.C_PLANNED] = 0
-        return buffer
-    buffer = open_buffer(s, buffer, slots, acks * col.ACK_BYTES + payload)
-    if cursor[col.C_OPEN] != 0:
-        cursor[col.C_RECORDS] = cursor[col.C_PAYLOAD]
-        cursor[col.C_PAYLOAD] += acks * col.ACK_BYTES
-        cursor[col.C_PLANNED] = acks
-    return buffer
+    if not open_buffer(s, buffer, slots, acks * col.ACK_BYTES + payload):
+        return False
+    cursor[col.C_RECORDS] = cursor[col.C_PAYLOAD]
+    cursor[col.C_PAYLOAD] += acks * col.ACK_BYTES
+    cursor[col.C_PLANNED] = acks
+    return True
 
 
 @njit_inline
@@ -138,16 +134,15 @@ def add_response(
     cursor[col.C_TIME] = max(cursor[col.C_TIME], time)
 
 
-@njit
+@njit_inline
 def close_reply(s: Any, buffer: Any, peer: int) -> Any:
-    """Add the ACK packet and the header; an empty array when there is nothing to say."""
+    """Add the ACK packet and the header; returns the reply's bytes, 0 when there is nothing to say."""
     cursor = s.cursor
-    if cursor[col.C_PLANNED] > 0:
-        clear(
-            buffer,
-            cursor[col.C_RECORDS] + cursor[col.C_ACKS] * col.ACK_BYTES,
-            cursor[col.C_RECORDS] + cursor[col.C_PLANNED] * col.ACK_BYTES,
-        )
+    clear(
+        buffer,
+        cursor[col.C_RECORDS] + cursor[col.C_ACKS] * col.ACK_BYTES,
+        cursor[col.C_RECORDS] + cursor[col.C_PLANNED] * col.ACK_BYTES,
+    )
     if cursor[col.C_ACKS] > 0:
         at = col.HEADER + cursor[col.C_USED] * col.PACKET_BYTES
         n = cursor[col.C_ACKS] * col.ACK_BYTES
@@ -160,15 +155,18 @@ def close_reply(s: Any, buffer: Any, peer: int) -> Any:
         store64(buffer, at + col.X_COMPARE, 0)
         seal(buffer, at, cursor[col.C_RECORDS], n)
         cursor[col.C_USED] += 1
-    if cursor[col.C_USED] == 0:
-        cursor[col.C_OPEN] = 0
-        return buffer[:0]
+    if cursor[col.C_PACKET] == cursor[col.C_COUNT]:
+        cursor[col.C_STOP] = col.STOP_DONE
+        cursor[col.C_PACKET] = 0
+        cursor[col.C_COUNT] = -1
+    else:
+        cursor[col.C_STOP] = col.STOP_REPLY
     return close_buffer(s, buffer, peer, s.peers[peer, col.P_SEEN_INCARNATION])
 
 
 @njit_inline
 def serve(s: Any, peer: int, time: int, cost: int, memory: int) -> Any:
-    """Occupy the target engine for a request that arrived at `time`: (wait, done), in ps. Advances the sequence."""
+    """Occupy the target engine for a request that arrived at `time`: (wait, done), ps. The next is due."""
     start = max(time, s.node[col.N_TARGET_FREE])
     done = start + cost + memory
     s.node[col.N_TARGET_FREE] = done
@@ -292,10 +290,7 @@ def execute(
 
 @njit
 def receive(handle: Any, peer: int, frame: Any, buffer: Any) -> Any:
-    """Go through the packets of `frame` (read-only uint8) up to C_END; returns the reply. See C_STOP.
-
-    C_COUNT -1 says that the header has not been looked at.
-    """
+    """Go through the packets of `frame` (read-only) up to C_END; returns the reply's bytes. See C_STOP."""
     arrays = open_arrays(handle)
     s = open_state(handle)
     node, cursor = s.node, s.cursor
@@ -303,15 +298,14 @@ def receive(handle: Any, peer: int, frame: Any, buffer: Any) -> Any:
         count = plain_header(s, peer, frame)
         if count < 0:
             cursor[col.C_STOP] = col.STOP_HEADER
-            return buffer
+            return 0
         cursor[col.C_COUNT] = count
         node[col.N_CLOCK] = max(node[col.N_CLOCK], get64(frame, col.H_TIME))
         node[col.K_FRAMES_IN] += 1
         node[col.K_PACKETS_IN] += count
     if cursor[col.C_OPEN] == 0:
-        buffer = open_reply(s, frame, buffer)
-        if cursor[col.C_OPEN] == 0:
-            return buffer
+        if not open_reply(s, frame, buffer):
+            return 0
     records_end = col.HEADER + cursor[col.C_COUNT] * col.PACKET_BYTES
     while cursor[col.C_PACKET] < cursor[col.C_END]:
         at = col.HEADER + cursor[col.C_PACKET] * col.PACKET_BYTES
@@ -324,20 +318,19 @@ def receive(handle: Any, peer: int, frame: Any, buffer: Any) -> Any:
         if carried > 0:
             payload = get32(frame, at + col.X_PAYLOAD)
             if payload & 7 != 0 or payload < records_end or payload + carried > frame.shape[0]:
-                return buffer
+                return 0
         if packet_crc(frame, at, payload, carried) != get32(frame, at + col.X_CRC):
-            return buffer
+            return 0
         if op >= col.OP_WRITE and op <= col.OP_SWAP:
             if not execute(s, handle, arrays, peer, frame, at, payload, n, buffer):
-                return buffer
+                return 0
         elif op == col.OP_ACK:
             if not settle_acks(s, peer, frame, payload, carried):
-                return buffer
+                return 0
         elif op == col.OP_RESPONSE:
             if not settle_response(s, handle, arrays, peer, frame, at, payload, carried):
-                return buffer
+                return 0
         else:
-            return buffer
+            return 0
         cursor[col.C_PACKET] += 1
-    cursor[col.C_STOP] = col.STOP_DONE
     return close_reply(s, buffer, peer)

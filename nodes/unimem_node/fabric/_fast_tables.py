@@ -44,7 +44,7 @@ def take_flight(s: Any) -> Any:
 
 @njit_inline
 def give_flight(s: Any, row: int) -> None:
-    """Free a row of `flight` and its share of the peer's window; answers to its token are late from now on."""
+    """Free a row of `flight` and its share of the peer's window; answers to its token are late now."""
     s.flight[row, col.F_LIVE] = 0
     s.flight[row, col.F_NEXT] = s.node[col.N_FLIGHT_FREE]
     s.node[col.N_FLIGHT_FREE] = row
@@ -126,7 +126,7 @@ def dequeue(s: Any, peer: int) -> None:
 
 @njit_inline
 def submit(s: Any, row: int) -> None:
-    """Queue a work request, or hold it: behind a fence that holds already, or as a fence behind work under way."""
+    """Queue a work request, or hold it: behind a fence, or as a fence behind work under way."""
     domain = s.work[row, col.W_PDID]
     held = s.domains[domain, col.D_HEAD] != 0
     fenced = s.work[row, col.W_FLAGS] & col.FLAG_FENCE != 0 and s.domains[domain, col.D_ACTIVE] > 0
@@ -144,7 +144,7 @@ def submit(s: Any, row: int) -> None:
 
 @njit_inline
 def release(s: Any, domain: int) -> None:
-    """Everything before the fence is complete: queue the fenced request and what follows, up to the next fence."""
+    """All before the fence is complete: queue the fenced request and what follows, up to the next fence."""
     row = s.domains[domain, col.D_HEAD] - 1
     while row >= 0 and (
         s.domains[domain, col.D_ACTIVE] == 0 or s.work[row, col.W_FLAGS] & col.FLAG_FENCE == 0
@@ -185,7 +185,7 @@ def answered(
 
 @njit_inline
 def settle(s: Any, row: int, n: int) -> None:
-    """The packet in `row` is answered, `n` of its bytes are delivered: free it, and complete what it completes."""
+    """The packet in `row` is answered, `n` bytes delivered: free it, and complete what it completes."""
     work = s.flight[row, col.F_WORK]
     s.work[work, col.W_BYTES] += n
     s.work[work, col.W_PENDING] -= 1
@@ -248,7 +248,7 @@ def complete(s: Any, row: int) -> None:
 
 @njit_inline
 def find_slot(s: Any, domain: int) -> Any:
-    """PD slot of a process that is known to have a way through the SMMU, and its stamp renewed; -1: ask first."""
+    """PD slot of a process with a known way through the SMMU, its stamp renewed; -1: ask first."""
     for slot in range(s.slots.shape[0]):
         if s.slots[slot, col.S_PDID] == domain:
             if s.slots[slot, col.S_ROUTE] != col.ROUTE_OPEN:
@@ -289,7 +289,7 @@ def next_block(s: Any, peer: int) -> Any:
 
 @njit_inline
 def plan_frame(s: Any, peer: int) -> Any:
-    """(packets, payload bytes) of the next frame for `peer`, within the limits and the window; (0, 0) for none."""
+    """(packets, payload bytes) of the next frame for `peer`, within limits and window; (0, 0): none."""
     packets = 0
     payload = 0
     block = s.node[col.N_BLOCK_BYTES]

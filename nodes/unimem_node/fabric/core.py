@@ -1,8 +1,8 @@
 """What both halves of the network interface share: tables, PD slots, and ways through the SMMU.
 
-PD slot *s* presents the *s*-th of the interface's AXI IDs on the PL port, so a protection domain becomes a stream ID, which the SMMU
-turns into a context bank and so into the page tables of one process. A domain without a slot raises the
-miss interrupt; the kernel's handler may program a slot before it returns.
+PD slot *s* presents the *s*-th of the interface's AXI IDs on the PL port, so a protection domain becomes a
+stream ID, which the SMMU turns into a context bank and so into the page tables of one process. A domain
+without a slot raises the miss interrupt; the kernel's handler may program a slot before it returns.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from .state import RdmaSpec, State, grown, new_state
 
 Bytes = npt.NDArray[np.uint8]
 
+_UINT8 = np.dtype(np.uint8)
+
 #: No AXI burst crosses this border, so neither does what is read as zero or dropped.
 BURST_BORDER = 4096
 #: Large buffers kept for frames; more are in use at once only when a transport holds many.
@@ -37,11 +39,12 @@ POOLED = 16
 class Record(Protocol):
     """`EventLog.record` without the node's name."""
 
-    def __call__(self, time_ps: int, kind: str, **fields: object) -> None: ...
+    def __call__(self, time_ps: int, kind: str, **fields: object) -> None:
+        """Record an event."""
 
 
 class Refusal(NamedTuple):
-    """Why a request was refused, in a completion's terms; `written`: bytes that are in memory all the same."""
+    """Why a request was refused, in a completion's terms; `written`: bytes in memory all the same."""
 
     status: Status
     side: Side = Side.SOURCE
@@ -102,6 +105,8 @@ class Core:
         self.links: dict[int, tuple[int, int]] = {index: (0, 0)}  # (latency, ps per KiB) by peer
         self._now = -1
         self._epoch = smmu.epoch
+        self.scratch: Bytes = np.empty(col.SMALL_FRAME, np.uint8)
+        self._scratch_bytes = self.scratch.data
         self._pool: list[Bytes] = []
         self.handle: Any = None
         self._refresh()
@@ -128,7 +133,10 @@ class Core:
             self._refresh(flight=grown(self.state.flight, rows))
 
     def buffer(self, size: int) -> Bytes:
-        """A buffer for a large frame: one that nobody refers to any more, or a new one."""
+        """A buffer for a large frame: one that nobody refers to any more, or a new one.
+
+        The allocator's fresh pages would cost more than filling them.
+        """
         for pooled in self._pool:
             # Two references: the pool's and this loop's. A frame, or a view of one, would be a third.
             if len(pooled) >= size and sys.getrefcount(pooled) == _UNUSED:
@@ -138,6 +146,14 @@ class Core:
             self._pool.pop(0)
         self._pool.append(fresh)
         return fresh
+
+    def finished(self, buffer: Bytes, size: int) -> Bytes:
+        """The first `size` bytes of a buffer as a frame, read-only."""
+        if buffer is self.scratch:
+            return np.frombuffer(self._scratch_bytes[:size].tobytes(), _UINT8)
+        frame = buffer[:size]
+        frame.setflags(write=False)
+        return frame
 
     # ---- peers ----------------------------------------------------------------------------------------
 
@@ -175,7 +191,7 @@ class Core:
     # ---- PD slots and the SMMU ----------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Begin a piece of work: the clock is the later of ours and the scheduler's; ways are those in force."""
+        """Begin a piece of work: our clock is not behind the scheduler's; ways are those in force."""
         now, epoch = self.scheduler.now_ps, self.smmu.epoch
         if now != self._now:
             self._now = now
@@ -278,7 +294,7 @@ class Core:
             fsynr0=fault.fsynr0,
         )
 
-    # ---- ending work requests -------------------------------------------------------------------------------
+    # ---- ending work requests -------------------------------------------------------------------------
 
     def blame(self, work: int, refusal: Refusal, node: int) -> None:
         """Note the first thing that refused a work request; `node`: the index of the node that did."""

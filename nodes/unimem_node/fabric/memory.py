@@ -19,7 +19,7 @@ from unimem_node.clock import Scheduler
 from ._fast_columns import H_TIME, HEADER
 from .transport import FrameSource
 
-_TIME: Final = struct.Struct("<Q")
+_arrival: Final = struct.Struct("<Q").unpack_from
 
 
 class _Delivery:
@@ -31,11 +31,13 @@ class _Delivery:
         self.fabric, self.src, self.port, self.frame = fabric, src, port, frame
 
     def __call__(self) -> None:
-        node = self.port.node
+        port = self.port
+        node = port.node
         if node is not None:
             node.on_frame(self.src, self.frame)
             node.pump()
-            self.fabric.carry(self.port.index)
+            for peer, frame in node.take_frames():
+                self.fabric._send(port, peer, frame)
 
 
 class Port:
@@ -46,7 +48,7 @@ class Port:
     def __init__(self, index: int, node: FrameSource) -> None:
         self.index = index
         self.node: FrameSource | None = node
-        self.spoken: dict[int, int] = {}  # peers a frame went to, and when the last one arrives
+        self.spoken: set[int] = set()  # peers a frame went to
 
 
 class MemoryFabric:
@@ -79,14 +81,16 @@ class MemoryFabric:
     def _send(self, port: Port, peer: int, frame: npt.NDArray[np.uint8]) -> None:
         if len(frame) < HEADER:
             raise ValueError(f"a frame of {len(frame)} bytes from node {port.index} has no header")
+        scheduler = self._scheduler
         to = self._ports.get(peer)
         if to is None or to.node is None:
             # Told at once, but not from inside the sender's own call.
-            self._scheduler.at(self._scheduler.now_ps, lambda: self._unreachable(port, peer))
+            scheduler.at(scheduler.now_ps, lambda: self._unreachable(port, peer))
             return
-        arrival = max(_TIME.unpack_from(frame.data, H_TIME)[0], self._scheduler.now_ps)
-        port.spoken[peer] = arrival
-        self._scheduler.at(arrival, _Delivery(self, port.index, to, frame))
+        (arrival,) = _arrival(frame.data, H_TIME)
+        port.spoken.add(peer)
+        now = scheduler.now_ps
+        scheduler.at(arrival if arrival > now else now, _Delivery(self, port.index, to, frame))
 
     def _unreachable(self, port: Port, peer: int) -> None:
         if port.node is not None:
@@ -105,7 +109,7 @@ class MemoryFabric:
         port.node = None
         for other in list(self._ports.values()):
             if other.node is not None and (index in other.spoken or other.index in port.spoken):
-                other.spoken.pop(index, None)
+                other.spoken.discard(index)
                 other.node.peer_lost(index, reason)
                 other.node.pump()
                 self.carry(other.index)

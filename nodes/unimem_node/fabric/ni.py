@@ -18,13 +18,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from unimem.wire import COMPLETION, WORK_REQUEST, FrameError, Status
+from unimem.wire import COMPLETION, FrameError, Status
 from unimem_node.bus.interrupts import Line
 from unimem_node.clock import EventLog, Scheduler
 from unimem_node.memory import PhysicalMemory
 from unimem_node.smmu import Smmu
 
 from . import _fast_columns as col
+from ._fast_columns import C_NEED, C_PEER, C_STOP, N_READY_HEAD, STOP_DONE
 from ._fast_cut import cut
 from ._fast_frame import close_requests, open_buffer
 from ._fast_post import accept
@@ -40,7 +41,7 @@ from .target import Target
 #: A route: (index, name, window base, window size, incarnation, unimem.v1.NodeState).
 Route = tuple[int, str, int, int, int, int]
 
-_EMPTY: Bytes = np.empty(0, np.uint8)
+_INT64 = np.dtype(np.int64)
 _NO_COMPLETIONS: npt.NDArray[np.void] = np.empty(0, COMPLETION)
 _ANSWERS = frozenset({PacketOp.ACK, PacketOp.RESPONSE, PacketOp.NACK})
 
@@ -131,71 +132,67 @@ class RdmaNi:
         core, count = self._core, len(wrs)
         core.tick()
         core.room_for_work(count)
+        if not self._fast:
+            for wr in wrs:
+                self._source.accept_one(wr)
+            return
+        words = np.frombuffer(wrs.tobytes(), _INT64)  # the quickest copy of a structured array
         first = 0
-        if self._fast:
-            words = np.frombuffer(wrs.tobytes(), np.int64)  # the quickest copy of a structured array
-            while (first := accept(core.handle, words, first, count)) < count:
-                if self._cursor[col.C_STOP] == col.STOP_PEER:
-                    route = core.state.routes[self._cursor[col.C_NEED]]
-                    core.peer_row(int(route[col.R_INDEX]))
-                else:
-                    self._source.accept_one(wrs[first])
-                    first += 1
-        for wr in wrs[first:]:
-            self._source.accept_one(wr)
+        while (first := accept(core.handle, words, first, count)) < count:
+            if self._cursor[C_STOP] == col.STOP_PEER:
+                core.peer_row(int(core.state.routes[self._cursor[C_NEED], col.R_INDEX]))
+            else:
+                self._source.accept_one(wrs[first])
+                first += 1
 
     def pump(self) -> None:
         """Cut whatever may leave now into frames; frames for this node itself are examined at once."""
-        self._core.tick()
-        while True:
-            while self._node[col.N_READY_HEAD] >= 0:
+        node = self._node
+        while node[N_READY_HEAD] >= 0 or self._loop:
+            self._core.tick()
+            while node[N_READY_HEAD] >= 0:
                 self._cut_frame()
-            if not self._loop:
-                return
-            self.on_frame(self.index, self._loop.popleft())
+            if self._loop:
+                self.on_frame(self.index, self._loop.popleft())
 
     def _cut_frame(self) -> None:
         """One frame for the peer whose turn it is, if anything may leave."""
         core, cursor = self._core, self._cursor
-        cursor[col.C_OPEN] = 0
-        buffer = _EMPTY
+        buffer = core.scratch
         while True:
-            buffer = cut(core.handle, buffer) if self._fast else self._cut_readable(buffer)
-            stop = cursor[col.C_STOP]
-            if stop == col.STOP_DONE:
-                self._send(cursor[col.C_PEER], buffer)
+            size = cut(core.handle, buffer) if self._fast else self._cut_readable(buffer)
+            stop = cursor[C_STOP]
+            if stop == STOP_DONE:
+                if size:
+                    self._send(cursor[C_PEER], core.finished(buffer, size))
                 return
             if stop == col.STOP_IDLE:
                 return
             if stop == col.STOP_NEED_BUFFER:
-                buffer = core.buffer(cursor[col.C_NEED])
+                buffer = core.buffer(cursor[C_NEED])
             elif stop == col.STOP_NEED_FLIGHT:
-                core.room_for_flight(cursor[col.C_NEED])
+                core.room_for_flight(cursor[C_NEED])
             else:
-                self._source.cut_one(cursor[col.C_PEER], buffer, self._stopped())
+                self._source.cut_one(cursor[C_PEER], buffer, self._stopped())
 
-    def _cut_readable(self, buffer: Bytes) -> Bytes:
+    def _cut_readable(self, buffer: Bytes) -> int:
         """The readable `_fast_cut.cut`."""
-        state, cursor = self._core.state, self._cursor
+        core, cursor = self._core, self._cursor
         packets = payload = 0
-        while packets == 0 and (peer := self._node[col.N_READY_HEAD]) >= 0:
-            packets, payload = plan_frame(state, peer)
+        while packets == 0 and (peer := self._node[N_READY_HEAD]) >= 0:
+            packets, payload = plan_frame(core.state, peer)
             if packets == 0:
-                pop_ready(state)
+                pop_ready(core.state)
         if packets == 0:
-            cursor[col.C_STOP] = col.STOP_IDLE
-            return buffer
-        self._core.room_for_flight(self._node[col.N_FLIGHT_LIVE] + packets)
-        state = self._core.state
-        buffer = open_buffer(state, buffer, packets, payload)
-        if not cursor[col.C_OPEN]:
-            return buffer
-        cursor[col.C_PEER] = pop_ready(state)
+            cursor[C_STOP] = col.STOP_IDLE
+            return 0
+        core.room_for_flight(self._node[col.N_FLIGHT_LIVE] + packets)
+        if not open_buffer(core.state, buffer, packets, payload):
+            return 0
+        cursor[C_PEER] = pop_ready(core.state)
         while self._source.cut_one(peer, buffer):
             pass
-        cursor[col.C_STOP] = col.STOP_DONE
-        closed: Bytes = close_requests(self._core.state, buffer, peer)
-        return closed
+        return int(close_requests(core.state, buffer, peer))
 
     def _stopped(self) -> Stopped | None:
         """What compiled code knows of the refused address it stopped at."""
@@ -205,11 +202,6 @@ class RdmaNi:
         return Stopped(*(self._cursor[column] for column in columns))
 
     def _send(self, peer: int, frame: Bytes) -> None:
-        if len(frame) == 0:
-            return
-        if frame.base is None:  # a buffer of the pool, filled to the end: it must stay writable itself
-            frame = frame.view()
-        frame.setflags(write=False)
         index = self._core.peer_indices[peer]
         if index == self.index:
             self._loop.append(frame)
@@ -228,34 +220,60 @@ class RdmaNi:
         if frame.flags.writeable:  # compiled code is made for one type of array
             frame = frame.view()
             frame.setflags(write=False)
-        cursor[col.C_COUNT] = -1
-        cursor[col.C_OPEN] = cursor[col.C_PACKET] = 0
+        if self._fast:
+            size = receive(core.handle, peer, frame, core.scratch)
+            if cursor[C_STOP] != STOP_DONE:
+                self._examine_rest(peer, peer_index, frame, size)
+            elif size:
+                self._send(peer, core.finished(core.scratch, size))
+        elif (entered := self._enter(peer, peer_index, frame)) is not None:
+            self._examine_readable(peer, entered)
+
+    def _examine_rest(self, peer: int, peer_index: int, frame: Bytes, size: int) -> None:
+        """Go on where compiled code stopped, with the same frame."""
+        core, cursor = self._core, self._cursor
         entered: _Entered | None = None
-        fast, buffer = self._fast, _EMPTY
-        if not fast and (entered := self._enter(peer, peer_index, frame)) is None:
-            return
+        buffer = core.scratch
         while True:
-            if fast:
-                buffer = receive(core.handle, peer, frame, buffer)
-            else:
-                assert entered is not None
-                buffer = self._receive_readable(peer, entered, buffer)
-            stop = cursor[col.C_STOP]
-            if stop == col.STOP_DONE:
-                self._send(peer, buffer)
-                if cursor[col.C_PACKET] == cursor[col.C_COUNT]:
-                    break
-                buffer = _EMPTY
-            elif stop == col.STOP_NEED_BUFFER:
-                buffer = core.buffer(cursor[col.C_NEED])
+            stop = cursor[C_STOP]
+            if size:
+                self._send(peer, core.finished(buffer, size))
+                buffer = core.scratch
+            if stop == STOP_DONE:
+                break
+            if stop == col.STOP_NEED_BUFFER:
+                buffer = core.buffer(cursor[C_NEED])
             elif stop == col.STOP_HEADER:
                 entered = self._enter(peer, peer_index, frame)
                 if entered is None:
                     return
-                fast = not entered.stale
-            else:
+                if entered.stale:
+                    self._examine_readable(peer, entered)
+                    return
+            elif stop != col.STOP_REPLY:
                 entered = entered or _Entered(open_frame(frame), stale=False, restarted=False)
                 self._examine(peer, entered, buffer, self._stopped())
+            size = receive(core.handle, peer, frame, buffer)
+        self._after(peer, peer_index, entered)
+
+    def _examine_readable(self, peer: int, entered: _Entered) -> None:
+        """The readable `_fast_receive.receive`, of a whole frame whose header is accepted."""
+        core, cursor = self._core, self._cursor
+        cursor[C_STOP] = col.STOP_REPLY
+        while cursor[C_STOP] != STOP_DONE:
+            buffer = core.scratch
+            if not open_reply(core.state, entered.frame.data, buffer):
+                buffer = core.buffer(cursor[C_NEED])
+                open_reply(core.state, entered.frame.data, buffer)
+            while cursor[col.C_PACKET] < cursor[col.C_END]:
+                self._examine(peer, entered, buffer, None)
+            size = int(close_reply(core.state, buffer, peer))
+            if size:
+                self._send(peer, core.finished(buffer, size))
+        self._after(peer, core.peer_indices[peer], entered)
+
+    def _after(self, peer: int, peer_index: int, entered: _Entered | None) -> None:
+        """What only an unusual frame leaves to do."""
         if self._target.nacks:
             self._send_nacks(peer)
         if entered is not None and entered.restarted:
@@ -288,19 +306,6 @@ class RdmaNi:
         node[col.K_FRAMES_IN] += 1
         node[col.K_PACKETS_IN] += len(opened.packets)
         return _Entered(opened, bool(stale), bool(restarted))
-
-    def _receive_readable(self, peer: int, entered: _Entered, buffer: Bytes) -> Bytes:
-        """The readable `_fast_receive.receive`, of a frame whose header is accepted."""
-        cursor = self._cursor
-        if not cursor[col.C_OPEN]:
-            buffer = open_reply(self._core.state, entered.frame.data, buffer)
-            if not cursor[col.C_OPEN]:
-                return buffer
-        while cursor[col.C_PACKET] < cursor[col.C_END]:
-            self._examine(peer, entered, buffer, None)
-        cursor[col.C_STOP] = col.STOP_DONE
-        closed: Bytes = close_reply(self._core.state, buffer, peer)
-        return closed
 
     def _examine(self, peer: int, entered: _Entered, reply: Bytes, stopped: Stopped | None) -> None:
         """The packet at C_PACKET, whatever it is."""
@@ -360,9 +365,12 @@ class RdmaNi:
 
     def take_frames(self) -> list[tuple[int, Bytes]]:
         """(peer index, frame) in order: from now on they count as sent."""
-        frames, self._outbox = self._outbox, []
-        self._node[col.N_HANDED] = self._node[col.N_FRAMES]
-        return frames
+        frames = self._outbox
+        if frames:
+            self._outbox = []
+            self._node[col.N_HANDED] = self._node[col.N_FRAMES]
+            return frames
+        return []
 
     def take_completions(self) -> npt.NDArray[np.void]:
         """COMPLETION rows since the last call."""
@@ -375,6 +383,7 @@ class RdmaNi:
     @property
     def clock_ps(self) -> int:
         """Virtual time of this node, ps."""
+        self._core.tick()
         return self._node[col.N_CLOCK]
 
     @property

@@ -189,9 +189,7 @@ def seal_packet(data: np.ndarray, number: int) -> None:
     at = HEADER_BYTES + number * PACKET.itemsize
     packet = data[at : at + PACKET.itemsize].view(PACKET)[0]
     n = payload_bytes(packet)
-    packet["crc"] = packet_crc(
-        data, at, int(packet["payload_offset"]) if n else 0, n
-    )
+    packet["crc"] = packet_crc(data, at, int(packet["payload_offset"]) if n else 0, n)
 
 
 def seal_header(data: np.ndarray) -> None:
@@ -242,9 +240,10 @@ def describe(data: np.ndarray) -> Iterator[str]:
     """One line for the frame, one for each packet: for logs and scenario files."""
     frame = open_frame(data)
     header = frame.header
+    ends = [f"{header[f'{end}_node']}.{header[f'{end}_incarnation']}" for end in ("src", "dst")]
     yield (
-        f"frame {header['src_node']}.{header['src_incarnation']} -> {header['dst_node']}.{header['dst_incarnation']}"
-        f" connection {header['connection']}, {len(frame.packets)} packets, {len(data)} bytes, {header['time']} ps"
+        f"frame {ends[0]} -> {ends[1]} connection {header['connection']}, {len(frame.packets)} packets, "
+        f"{len(data)} bytes, {header['time']} ps"
     )
     for number, packet in enumerate(frame.packets):
         yield f"  {_describe_packet(frame, number, packet)}"

@@ -69,7 +69,7 @@ class NiRegisters:
         self.file = RegisterFile(core.spec.name, core.spec.size, REGISTERS)
         node = core.node
         self.file.poke("WINDOW_BASE", node[col.N_WINDOW_BASE])
-        self.file.poke("WINDOW_SIZE", int(node[col.N_WINDOW_END] - node[col.N_WINDOW_BASE]))
+        self.file.poke("WINDOW_SIZE", node[col.N_WINDOW_END] - node[col.N_WINDOW_BASE])
         self.file.poke("SLOTS", core.spec.slots)
         self.file.poke("BLOCK_BYTES", core.spec.block_bytes)
         self.file.on_write("CTRL", self._control)
@@ -78,7 +78,7 @@ class NiRegisters:
         self.file.on_write("WINDOW_SIZE", self._window)
         self.file.on_write("PD_SLOT", self._bind)
         self.file.on_read("PD_USED", self._used)
-        self.file.on_read("CLOCK", lambda index: self.file.poke("CLOCK", node[col.N_CLOCK]))
+        self.file.on_read("CLOCK", self._clock)
         core.miss = self.miss
 
     def miss(self, domain: int) -> Status:
@@ -113,6 +113,10 @@ class NiRegisters:
         row[col.S_PDID] = value & 0xFFFF if value & SLOT_VALID else 0
         row[col.S_ROUTE] = col.ROUTE_UNKNOWN
         row[col.S_USED] = self._core.node[col.N_CLOCK]
+
+    def _clock(self, index: int) -> None:
+        self._core.tick()
+        self.file.poke("CLOCK", self._core.node[col.N_CLOCK])
 
     def _used(self, index: int) -> None:
         if index < self._core.spec.slots:

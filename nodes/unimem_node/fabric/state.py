@@ -92,6 +92,8 @@ def new_state(spec: RdmaSpec, index: int, incarnation: int) -> State:
     node[col.N_PEER_BYTES] = spec.peer_bytes + spec.peer_bytes // spec.block_bytes * col.PACKET_BYTES
     for head in (col.N_WORK_FREE, col.N_FLIGHT_FREE, col.N_READY_HEAD, col.N_READY_TAIL):
         node[head] = -1
+    cursor = np.zeros(col.CURSOR_COLS, np.int64)
+    cursor[col.C_COUNT] = -1
     return State(
         node,
         np.zeros((FIRST_ROWS, col.WORK_COLS), np.int64),
@@ -102,7 +104,7 @@ def new_state(spec: RdmaSpec, index: int, incarnation: int) -> State:
         np.zeros((0, col.ROUTE_COLS), np.int64),
         np.zeros((REPLAY_ROWS, col.REPLAY_COLS), np.int64),
         np.zeros((FIRST_ROWS, col.DONE_COLS), np.int64),
-        np.zeros(col.CURSOR_COLS, np.int64),
+        cursor,
     )
 
 

@@ -89,7 +89,7 @@ class Membership:
         said, delay = start - _SAY_EVERY_S + 1.0, _FIRST_DELAY_S
         while True:
             try:
-                await self._register()
+                await self._register(min(_CALL_S, max(0.5, start + within_s - loop.time())))
             except grpc.aio.AioRpcError as error:
                 waited = loop.time() - start
                 if error.code() in _FINAL:
@@ -133,8 +133,8 @@ class Membership:
                 log.warning("leaving without the coordinator's knowledge", status=error.code().name)
         await self._channel.close(None)
 
-    async def _register(self) -> None:
-        answer = await self._stub.RegisterNode(self._request, timeout=_CALL_S)
+    async def _register(self, within_s: float = _CALL_S) -> None:
+        answer = await self._stub.RegisterNode(self._request, timeout=within_s)
         self._token, self._ttl_s = answer.lease_token, max(0.1, answer.lease_ttl_ns / 1e9)
         self._request.name = answer.node.name  # a name given to us stays ours
         before, self.node = self.node, answer.node

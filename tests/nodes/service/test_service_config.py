@@ -35,6 +35,7 @@ def test_flags_over_the_nodes_environment_over_the_clusters_over_defaults(
         ("memory_bytes", "4 apples"),
         ("memory_bytes", 1),
         ("log_level", "loud"),
+        ("topology", "moebius"),
         ("counters_interval_s", 0),
         ("speling", 1),
     ],

@@ -126,7 +126,9 @@ async def test_a_port_in_use_is_named_with_the_way_out(coordinator: FakeCoordina
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        server = NodeServer(NodeSettings(coordinator=coordinator.address, listen=f"127.0.0.1:{port}"), fake)
+        server = NodeServer(
+            NodeSettings(coordinator=coordinator.address, warm=False, listen=f"127.0.0.1:{port}"), fake
+        )
         with pytest.raises(StartError, match=rf"port {port}.*another program.*--listen 127.0.0.1:0"):
             await server.start()
     assert coordinator.registrations == []
@@ -134,14 +136,16 @@ async def test_a_port_in_use_is_named_with_the_way_out(coordinator: FakeCoordina
 
 async def test_two_nodes_do_not_share_a_port(coordinator: FakeCoordinator) -> None:
     async with node_server(coordinator) as (server, _, _):
-        second = NodeServer(NodeSettings(coordinator=coordinator.address, listen=server.address), fake)
+        second = NodeServer(
+            NodeSettings(coordinator=coordinator.address, warm=False, listen=server.address), fake
+        )
         with pytest.raises(StartError):
             await second.start()
 
 
 async def test_a_coordinator_that_is_down_is_waited_for_then_given_up() -> None:
     port = free_port()
-    settings = NodeSettings(coordinator=f"127.0.0.1:{port}", coordinator_timeout_s=1.5)
+    settings = NodeSettings(coordinator=f"127.0.0.1:{port}", coordinator_timeout_s=1.5, warm=False)
     with (
         structlog.testing.capture_logs() as logs,
         pytest.raises(
@@ -154,7 +158,7 @@ async def test_a_coordinator_that_is_down_is_waited_for_then_given_up() -> None:
 
 async def test_a_coordinator_that_comes_late_is_joined() -> None:
     coordinator = FakeCoordinator()
-    settings = NodeSettings(coordinator=f"127.0.0.1:{free_port()}", coordinator_timeout_s=20)
+    settings = NodeSettings(coordinator=f"127.0.0.1:{free_port()}", coordinator_timeout_s=20, warm=False)
     server = NodeServer(settings, fake)
     starting = asyncio.create_task(server.start())
     await asyncio.sleep(0.1)
@@ -167,7 +171,7 @@ async def test_a_coordinator_that_comes_late_is_joined() -> None:
 
 async def test_a_refusal_is_not_waited_out(coordinator: FakeCoordinator) -> None:
     coordinator.refuse_register = grpc.StatusCode.ALREADY_EXISTS
-    server = NodeServer(NodeSettings(coordinator=coordinator.address), fake)
+    server = NodeServer(NodeSettings(coordinator=coordinator.address, warm=False), fake)
     with pytest.raises(JoinError, match="refused this node: not you"):
         await server.start()
     assert len(coordinator.registrations) == 1

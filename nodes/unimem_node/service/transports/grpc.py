@@ -23,7 +23,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -31,7 +30,7 @@ import grpc.aio
 import numpy as np
 
 from unimem.v1 import node_pb2
-from unimem.wire import FrameError, decode_bytes_field
+from unimem.wire import HEADER_BYTES, FrameError, decode_bytes_field
 from unimem_node.service.framing import bytes_field, split_fabric
 from unimem_node.service.rpc import CHANNEL_OPTIONS, EOF, Refusal, metadata_of
 from unimem_node.service.transports import FrameSink, Peer
@@ -61,7 +60,6 @@ class _Link:
         self.peer, self.number = peer, number
         self.queue: deque[np.ndarray] = deque()
         self.ready = asyncio.Event()
-        self.write = None; self.busy = False; self.coro = None
         self.made = False
         self.over = False
         self.dialling: asyncio.Task[None] | None = None
@@ -105,8 +103,8 @@ class GrpcTransport:
 
     def send(self, peer: int, frame: np.ndarray) -> None:
         """See `Transport`."""
-        if len(frame) == 0:
-            raise ValueError("an empty frame")
+        if len(frame) < HEADER_BYTES:
+            raise ValueError(f"{len(frame)} bytes are less than a frame's header")
         link = self._links.get(peer)
         if link is None:
             known = self._peers.get(peer)
@@ -119,7 +117,7 @@ class GrpcTransport:
             link = self._links[peer] = _Link(known, number)
             link.dialling = asyncio.create_task(self._dial(link))
         link.queue.append(frame)
-        self._kick(link)
+        link.ready.set()
 
     def peers(self) -> list[int]:
         """See `ServiceTransport`."""
@@ -156,8 +154,7 @@ class GrpcTransport:
                     self._not_made(link, why)
                     return
                 link.made = True
-                link.write = call.write
-                self._kick(link)
+                link.writing = asyncio.create_task(self._write(link, call.write))
                 while (message := await call.read()) is not EOF:
                     self._receive(link, message)
                 self._down(link, f"{peer.name} closed the connection")
@@ -190,7 +187,7 @@ class GrpcTransport:
         """Our dial failed. When the peer has dialled us meanwhile, its stream carries both directions."""
         if link.respond is not None and not link.over:
             link.dialling = None
-            link.write = link.respond; self._kick(link)
+            link.writing = asyncio.create_task(self._write(link, link.respond))
         else:
             self._down(link, why)
 
@@ -211,7 +208,7 @@ class GrpcTransport:
             await context.send_initial_metadata(self._introduction())
             link.made, link.respond = True, context.write
             if link.dialling is None:
-                link.write = context.write; self._kick(link)
+                link.writing = asyncio.create_task(self._write(link, context.write))
             while (message := await context.read()) is not EOF:
                 self._receive(link, message)
             self._down(link, f"{peer.name} closed the connection")
@@ -271,33 +268,22 @@ class GrpcTransport:
         for frame in split_fabric(frames, link.peer.index):
             self._sink.on_frame(link.peer.index, frame)
 
-    def _kick(self, link: _Link) -> None:
-        if link.write is not None and not link.busy and link.queue:
-            link.busy = True
-            link.coro = self._drain(link)
-            self._step(link)
-
-    def _step(self, link: _Link, _: Any = None) -> None:
-        try:
-            future = link.coro.send(None)
-        except StopIteration:
-            link.busy = False
-            self._kick(link)
-        except BaseException as error:
-            self._down(link, f"writing failed: {error!r}")
-        else:
-            future._asyncio_future_blocking = False
-            future.add_done_callback(partial(self._step, link))
-
-    async def _drain(self, link: _Link) -> None:
+    async def _write(self, link: _Link, write: Write) -> None:
+        """The only writer of a link: whatever waits leaves together."""
         queue = link.queue
-        while queue:
-            frame = queue.popleft()
-            parts, size = [frame.data], len(frame)
-            while queue and size + len(queue[0]) <= MESSAGE_BYTES:
-                parts.append(queue.popleft().data)
-                size += len(parts[-1])
-            await link.write(bytes_field(parts, size))
+        try:
+            while True:
+                while queue:
+                    frame = queue.popleft()
+                    parts, size = [frame.data], len(frame)
+                    while queue and size + len(queue[0]) <= MESSAGE_BYTES:
+                        parts.append(queue.popleft().data)
+                        size += len(parts[-1])
+                    await write(bytes_field(parts, size))
+                link.ready.clear()
+                await link.ready.wait()
+        except Exception as error:  # gRPC raises several kinds when a stream is over
+            self._down(link, f"writing failed: {error}")
 
     def _down(self, link: _Link, why: str, *, report: bool = True) -> None:
         """End a link, once: its tasks, its place in the table, and a word to the sink."""
