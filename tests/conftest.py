@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("UNIMEM_QUIET", "1")
 
-# Examples are drawn from a fixed seed: a failure in CI is a failure here. No deadline: speed is the machine's.
+# Examples are drawn from a fixed seed: a failure in CI is a failure here. No deadline: machines differ.
 settings.register_profile(
     "unimem", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )

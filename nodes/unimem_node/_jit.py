@@ -177,7 +177,8 @@ else:
         return np.uint16(int.from_bytes(array[offset : offset + 2].tobytes(), "little"))
 
     def store64(array: Any, offset: int, value: int) -> None:
-        array[offset : offset + 8] = np.frombuffer((int(value) & (1 << 64) - 1).to_bytes(8, "little"), np.uint8)
+        word = (int(value) & (1 << 64) - 1).to_bytes(8, "little")
+        array[offset : offset + 8] = np.frombuffer(word, np.uint8)
 
     def store32(array: Any, offset: int, value: int) -> None:
         array[offset : offset + 4] = np.frombuffer((int(value) & 0xFFFF_FFFF).to_bytes(4, "little"), np.uint8)
@@ -197,7 +198,7 @@ else:
 
 @njit
 def crc32c(data: Any, start: int, n: int, crc: int) -> Any:
-    """CRC-32C of ``data[start:start+n]`` (uint8), continued from `crc` (0 at the start); returns uint64 < 2**32."""
+    """CRC-32C of ``data[start:start+n]`` (uint8), continued from `crc` (0 at first); uint64 < 2**32."""
     c = np.uint64(crc) ^ np.uint64(0xFFFF_FFFF)
     i = start
     end = start + n

@@ -217,7 +217,8 @@ def parse_frame(frame: np.ndarray, kind: FrameKind, record: np.dtype) -> tuple[n
     end = HEADER_BYTES + int(header["count"]) * record.itemsize
     if header["total_bytes"] != len(frame) or end > len(frame):
         raise FrameError(
-            f"{int(header['count'])} records and {int(header['total_bytes'])} bytes announced, {len(frame)} arrived"
+            f"{int(header['count'])} records and {int(header['total_bytes'])} bytes announced, "
+            f"{len(frame)} arrived"
         )
     return header, frame[HEADER_BYTES:end].view(record), end
 
@@ -238,7 +239,7 @@ def encode_bytes_field(frame: np.ndarray | bytes) -> bytes:
 
 
 def decode_bytes_field(message: bytes) -> np.ndarray | None:
-    """The frame in field 1 of a message as a view, or None when the message has another shape (parse it then)."""
+    """The frame in field 1 of a message as a view, or None for a message of another shape (parse it then)."""
     if len(message) < 2 or message[0] != 0x0A:
         return None
     n = shift = 0

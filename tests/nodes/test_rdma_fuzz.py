@@ -1,8 +1,8 @@
-"""Whatever bytes arrive as a frame: no exception, no read outside it, no write outside what the SMMU allows.
+"""Whatever bytes arrive as a frame: no exception, no read outside it, no write that the SMMU would refuse.
 
 Valid frames of every kind are taken from a running exchange and then mutated: bytes, fields, lengths; with
-and without correct CRCs. Each is put at the very end of a mapping, before a page that nobody may touch, so that
-reading beyond a frame ends the process.
+and without correct CRCs. Each is put at the very end of a mapping, before a page that nobody may touch, so
+that reading beyond a frame ends the process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What every transport must do: a suite to inherit, and the endpoints it talks to.
 
-A test of a transport subclasses `TransportConformance` and gives it a fixture ``wire``: two connected ends as a
-`Wire`. Whatever asynchrony there is stays behind `Wire.settle`.
+A test of a transport subclasses `TransportConformance` and gives it a fixture ``wire``: two connected ends
+as a `Wire`. Whatever asynchrony there is stays behind `Wire.settle`.
 """
 
 from __future__ import annotations

@@ -44,9 +44,7 @@ def bank_run(geometry: Any, pa: int, n: int) -> Any:
 
 
 @njit_inline
-def locate(
-    arrays: Any, tbu: int, cb: int, va: int, access: int, n: int
-) -> Any:
+def locate(arrays: Any, tbu: int, cb: int, va: int, access: int, n: int) -> Any:
     """(code, level, offset, bytes, cost_ps): where up to `n` bytes from `va` on lie in DRAM, unbroken."""
     pa = va
     span = n
@@ -125,9 +123,7 @@ def copy_beats(
 
 
 @njit
-def fill_translated(
-    arrays: Any, tbu: int, cb: int, va: int, n: int, pattern: Any, phase: int
-) -> Any:
+def fill_translated(arrays: Any, tbu: int, cb: int, va: int, n: int, pattern: Any, phase: int) -> Any:
     """Write `n` bytes of the endlessly repeated `pattern` (uint8), beginning with its byte `phase`."""
     done = 0
     cost = 0

@@ -1,4 +1,4 @@
-"""How many links a packet crosses: the distance between two nodes in the topologies of the EuroEXA-class networks.
+"""How many links a packet crosses: the distance between two nodes of a EuroEXA-class network.
 
 Nodes are numbered from 0. Routes are dimension-ordered and shortest, so only the distance matters here; links
 are not shared in this model (contention belongs to a later one).

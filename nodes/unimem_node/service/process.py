@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import logging
 import signal
 import sys
@@ -41,6 +42,17 @@ def raise_malloc_thresholds() -> bool:
     except (OSError, AttributeError):  # another C library: nothing to tell
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD) and mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD))
+
+
+def give_back_what_starting_took() -> None:
+    """Return the heap of imports and of loading compiled code: an idle node should cost little.
+
+    With the thresholds above nothing would go back by itself. Once, before there is work.
+    """
+    gc.collect()
+    gc.freeze()  # what is alive now lives as long as the process: no later collection looks at it
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def configure_logging(level: str, as_json: bool) -> None:
@@ -117,6 +129,7 @@ async def _live(settings: NodeSettings, on_listening: Callable[[str], None] | No
         except JoinError as error:
             log.error(str(error))
             return EXIT_CANNOT_JOIN
+        give_back_what_starting_took()
         if on_listening is not None:
             on_listening(server.address)
             on_listening = None
