@@ -63,7 +63,7 @@ async def test_a_node_process_says_how_it_is_until_and_after_its_end(broker: Bro
     arguments += ["--mqtt", broker.address, "--cluster", "test", "--counters-interval-s", "0.1"]
     async with listener(broker, "unimem/test/n0/#") as events:
         async with await Process.start("unimem_node.service", *arguments) as node:
-            address = (await node.line()).removeprefix("listening ")
+            address = (await node.line()).removeprefix("listening on ")
             _, status = await until(events, "/status", state="up")
             assert (status["address"], status["incarnation"]) == (address, 1)
             _, counted = await until(events, "/counters")

@@ -1,4 +1,4 @@
-"""A real coordinator and two real node processes, seen by a foreign gRPC client: generated stubs, single messages."""
+"""A real coordinator and two real node processes, seen by a foreign gRPC client with generated stubs."""
 
 from __future__ import annotations
 
@@ -68,29 +68,26 @@ def free_port() -> int:
         return port
 
 
+async def start_coordinator(address: str) -> Process:
+    # Nobody renews the session: a node that has to compile first may take its time.
+    return await Process.start("unimem_coordinator", "--listen", address, "--session-ttl", "600")
+
+
 async def start_node(name: str, coordinator: str, *flags: str) -> Process:
-    return await Process.start(
-        "unimem_node.service",
-        "--name",
-        name,
-        "--coordinator",
-        coordinator,
-        "--memory-bytes",
-        "256MiB",
-        *flags,
-    )
+    given = ["--name", name, "--coordinator", coordinator, "--memory-bytes", "256MiB", *flags]
+    return await Process.start("unimem_node.service", *given)
 
 
 @pytest_asyncio.fixture
 async def machine() -> AsyncIterator[Machine]:
     address = f"127.0.0.1:{free_port()}"
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(await Process.start("unimem_coordinator", "--listen", address))
+        await stack.enter_async_context(await start_coordinator(address))
         nodes = {}
         for name in ("n0", "n1"):
             nodes[name] = await stack.enter_async_context(await start_node(name, address))
         for process in nodes.values():
-            assert (await process.line(within_s=200)).startswith("listening 127.0.0.1:")
+            assert (await process.line(within_s=200)).startswith("listening on 127.0.0.1:")
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
         control: Any = coordinator_pb2_grpc.CoordinatorServiceStub(channel)  # type: ignore[no-untyped-call]
         session = await control.OpenSession(pb.OpenSessionRequest(home="n0"))
@@ -115,6 +112,11 @@ def read(wr_id: int, src: int, length: int) -> node_pb2.WorkRequest:
     return node_pb2.WorkRequest(wr_id=wr_id, opcode=node_pb2.OPCODE_READ, src=src, length=length, fence=True)
 
 
+def fetch_add(wr_id: int, dst: int, operand: int) -> node_pb2.WorkRequest:
+    opcode = node_pb2.OPCODE_FETCH_ADD
+    return node_pb2.WorkRequest(wr_id=wr_id, opcode=opcode, dst=dst, length=8, operand=operand)
+
+
 async def test_a_foreign_client_writes_reads_and_counts(machine: Machine) -> None:
     gva = await machine.region("n1", 4 * MIB)
     big = bytes(range(256)) * (3 * MIB // 256)
@@ -123,12 +125,8 @@ async def test_a_foreign_client_writes_reads_and_counts(machine: Machine) -> Non
             call,
             write(1, gva, b"a foreign client"),
             read(2, gva, 16),
-            node_pb2.WorkRequest(
-                wr_id=3, opcode=node_pb2.OPCODE_FETCH_ADD, dst=gva + 64, length=8, operand=41
-            ),
-            node_pb2.WorkRequest(
-                wr_id=4, opcode=node_pb2.OPCODE_FETCH_ADD, dst=gva + 64, length=8, operand=1, fence=True
-            ),
+            fetch_add(3, gva + 64, 41),
+            fetch_add(4, gva + 64, 1),
         )
         assert [one.reason for one in done] == ["OK"] * 4
         assert done[1].data == b"a foreign client"

@@ -477,6 +477,25 @@ def test_frames_that_are_none(cluster: Cluster) -> None:
 # ---- odds and ends
 
 
+def test_sequence_numbers_wrap(cluster: Cluster) -> None:
+    """32 bits, modulo: the packet after the last number is in order, and a gap across the end is seen."""
+    cluster.post(0, Op.WRITE, src=LOCAL, dst=cluster.gva(1), length=8)
+    assert cluster.one(0)["status"] == Status.OK
+    source, target = (node.ni._core.state.peers for node in cluster.nodes)
+    source[0, col.P_SEQ] = target[0, col.P_EXPECTED] = (1 << 32) - 2
+    for i, lost in enumerate((False, True, False)):
+        cluster.post(0, Op.WRITE, wr_id=i, src=LOCAL, dst=cluster.gva(1), length=8)
+        if lost:
+            frames_of(cluster.nodes[0])
+        else:
+            cluster.run()
+    rows = cluster.completions(0)
+    assert list(rows["status"]) == [Status.OK, Status.SEQUENCE_GAP, Status.SEQUENCE_GAP]
+    cluster.post(0, Op.WRITE, src=LOCAL, dst=cluster.gva(1), length=8)
+    assert cluster.one(0)["status"] == Status.OK
+    assert source[0, col.P_SEQ] == 0
+
+
 def test_what_is_refused_is_logged() -> None:
     log = EventLog()
     cluster = Cluster(2, log=log)

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 from unimem_lab import ProcessCluster
 from unimem_lab.bench.result import Figure
+from unimem_lab.warmup import compile_everything
 
 
 def measure(quick: bool) -> Iterator[Figure]:
     """Resident memory of an idle node; seconds from `up` with four nodes to the first completed put."""
     import psutil  # noqa: PLC0415
 
+    compile_everything()  # a node that has just compiled is larger than one that found the code
     started = time.perf_counter()
     with ProcessCluster(nodes=4) as cluster:
         resident = max(psutil.Process(cluster.pid(name)).memory_info().rss for name in cluster.nodes)

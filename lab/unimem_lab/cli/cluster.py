@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from unimem_lab.cli import output
 
@@ -34,28 +36,38 @@ def run_one_node(
     reflection: bool,
     fast: bool,
 ) -> int:
-    """Run a node until SIGTERM; its exit code."""
-    from unimem_node.service import SettingsError, load_settings, run_node  # noqa: PLC0415
+    """Become a node process. Returns only when the flags cannot be.
 
+    By exec, not by a call: the command line's own modules would cost every node some megabytes.
+    """
+    from unimem_node.service.config import SettingsError, load_settings  # noqa: PLC0415
+
+    flags: dict[str, Any] = {
+        "coordinator": coordinator,
+        "listen": listen,
+        "advertise": advertise,
+        "name": name,
+        "platform": platform,
+        "topology": topology,
+        "memory_bytes": memory_bytes,
+        "mqtt": mqtt or "",
+        "coordinator_timeout_s": wait,
+        "reflection": reflection,
+        "fast": fast,
+        "announce": "json" if output.as_json() else "text",
+    }
     try:
-        settings = load_settings(
-            {
-                "coordinator": coordinator,
-                "listen": listen,
-                "advertise": advertise,
-                "name": name,
-                "platform": platform,
-                "topology": topology,
-                "memory_bytes": memory_bytes,
-                "mqtt": mqtt,
-                "coordinator_timeout_s": wait,
-                "reflection": reflection,
-                "fast": fast,
-            }
-        )
+        load_settings(flags)
     except SettingsError as error:
         return output.fail(str(error), reason="USAGE")
-    return run_node(settings, _listening)
+    command = [sys.executable, "-X", "no_debug_ranges", "-m", "unimem_node.service"]
+    for field, value in flags.items():
+        flag = field.replace("_", "-")
+        if isinstance(value, bool):
+            command.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value != "":
+            command += [f"--{flag}", str(value)]
+    return os.execv(sys.executable, command)
 
 
 def run_the_coordinator(*, listen: str, state: Path, lease_ttl: float, reflection: bool) -> int:

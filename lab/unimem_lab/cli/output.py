@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import IO, Any
@@ -22,9 +21,12 @@ COULD_NOT_RUN = 3
 #: Columns of tables where no terminal says how many it has.
 _WIDTH = 150
 
+#: Cells up to this length stay on one line: addresses, names, sizes.
+_UNBROKEN = 20
+
 
 def _console(stream: IO[str], *, stderr: bool = False) -> Console:
-    width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDTH
+    width = None if stream.isatty() else _WIDTH
     return Console(stderr=stderr, highlight=False, soft_wrap=True, width=width)
 
 
@@ -58,10 +60,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | No
     from rich.markup import escape  # noqa: PLC0415
 
     out = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
-    for column in columns:
-        out.add_column(column, overflow="fold")
-    for row in rows:
-        out.add_row(*(escape(str(cell)) for cell in row))
+    cells = [[str(cell) for cell in row] for row in rows]
+    for i, column in enumerate(columns):
+        short = all(len(row[i]) <= _UNBROKEN for row in cells)
+        out.add_column(column, overflow="fold", no_wrap=short)
+    for row in cells:
+        out.add_row(*map(escape, row))
     console.print(out)
 
 

@@ -8,6 +8,7 @@ without a slot raises the miss interrupt; the kernel's handler may program a slo
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -172,21 +173,25 @@ class Core:
             peer[col.P_CONNECTION] = 1
             latency, ps_per_kib = self.links.get(index, (self.spec.hop_ps, self.spec.link_ps_per_kib))
             peer[col.P_LATENCY], peer[col.P_PS_PER_KIB] = latency, ps_per_kib
-            routes = self.state.routes
-            for route in np.flatnonzero(routes[:, col.R_INDEX] == index):
-                routes[route, col.R_PEER] = row
-                peer[col.P_ROUTE_INCARNATION] = routes[route, col.R_INCARNATION]
+            self._route_peer(index, row)
         return row
 
-    def set_routes(self, routes: np.ndarray) -> None:
-        """Take over a sorted table of routes (int64[n, ROUTE_COLS])."""
-        for route in routes:
-            row = self.peer_rows.get(int(route[col.R_INDEX]), -1)
-            route[col.R_PEER] = row
-            if row >= 0:
-                self.state.peers[row, col.P_ROUTE_INCARNATION] = route[col.R_INCARNATION]
-        self.node[col.N_ROUTES] = len(routes)
+    def set_routes(self, rows: Sequence[tuple[int, int, int, int, int]]) -> None:
+        """Take over a table of routes, sorted: base, end, node index, incarnation, state."""
+        routes = np.full((len(rows), col.ROUTE_COLS), -1, np.int64)
+        if rows:
+            routes[:, : col.R_PEER] = rows
         self._refresh(routes=routes)
+        self.node[col.N_ROUTES] = len(rows)
+        for index, row in self.peer_rows.items():
+            self._route_peer(index, row)
+
+    def _route_peer(self, index: int, row: int) -> None:
+        """Connect a peer's row with its routes."""
+        routes = self.state.routes
+        for route in np.flatnonzero(routes[:, col.R_INDEX] == index):
+            routes[route, col.R_PEER] = row
+            self.state.peers[row, col.P_ROUTE_INCARNATION] = routes[route, col.R_INCARNATION]
 
     # ---- PD slots and the SMMU ----------------------------------------------------------------------------
 

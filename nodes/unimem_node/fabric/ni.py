@@ -105,9 +105,6 @@ class RdmaNi:
         core = self._core
         core.tick()
         ordered = sorted(rows, key=lambda row: row[2])
-        table = np.zeros((len(ordered), col.ROUTE_COLS), np.int64)
-        for line, (index, _, base, size, incarnation, state) in zip(table, ordered, strict=True):
-            line[:] = base, base + size, index, incarnation, state, -1
         for before, after in pairwise(ordered):
             if before[2] + before[3] > after[2]:
                 raise ValueError(f"the windows of {before[1]} and {after[1]} overlap")
@@ -115,7 +112,7 @@ class RdmaNi:
             row = core.peer_rows.get(index)
             if row is not None and 0 < core.state.peers[row, col.P_ROUTE_INCARNATION] < incarnation:
                 self._forget(index, row, Status.PEER_LOST, "it has a new incarnation")
-        core.set_routes(table)
+        core.set_routes([(base, base + size, index, life, state) for index, _, base, size, life, state in ordered])
 
     def set_link(self, peer: int, latency_ps: int, ps_per_kib: int) -> None:
         """Time of the way to a peer: hops, and serialisation of a KiB."""

@@ -15,7 +15,8 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_CANNOT_LISTEN
-    return run_node(settings, lambda address: print(f"listening {address}", flush=True))  # noqa: T201
+    form = '{{"listening": "{}"}}' if settings.announce == "json" else "listening on {}"
+    return run_node(settings, lambda address: print(form.format(address), flush=True))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -76,6 +76,9 @@ class NodeSettings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least level that is logged"
     )
+    announce: Literal["text", "json"] = Field(
+        default="text", description="how the first line on stdout says where the node listens"
+    )
     log_json: bool = Field(default=False, description="log JSON lines instead of key=value")
 
     @field_validator("coordinator", "listen")

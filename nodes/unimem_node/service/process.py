@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -92,6 +93,7 @@ def run_node(settings: NodeSettings, on_listening: Callable[[str], None] | None 
     `on_listening` gets the node's address (host:port) once it has joined and serves.
     """
     raise_malloc_thresholds()
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # a peer that goes away is told by our own log
     configure_logging(settings.log_level, settings.log_json)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_live(settings, on_listening))

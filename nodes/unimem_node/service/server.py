@@ -178,7 +178,7 @@ class NodeServer:
 
 _SERVER_OPTIONS: Final[list[tuple[str, Any]]] = [
     *CHANNEL_OPTIONS,
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
 ]
 

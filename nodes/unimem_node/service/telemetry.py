@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from unimem.addresses import fmt
 from unimem_node.kernel.faults import FaultReport
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from unimem.v1.types_pb2 import Node as NodeMessage
     from unimem_node.service.host import NodeHost
 
+#: Faults and interrupts told in one second; a client that does nothing but fault must not slow the others.
+EVENTS_A_SECOND: Final = 200
+
 
 class Telemetry:
     """Watches `host` for as long as it runs."""
@@ -28,6 +32,9 @@ class Telemetry:
         self._bus, self._host, self._about, self._interval_s = bus, host, about, interval_s
         self._interrupts: list[tuple[int, bool, int]] = []
         self._reported = 0  # number of the newest fault told
+        self._loop = asyncio.get_running_loop()
+        self._second = self._told = 0
+        self._suppressed = 0
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -70,6 +77,7 @@ class Telemetry:
             "resident_bytes": node.resident_bytes(),
             "virtual_time_ns": node.now_ps // 1000,
             "events_dropped": self._bus.dropped,
+            "events_suppressed": self._suppressed,
             "unix_time_s": round(time.time(), 3),
         }
 
@@ -86,13 +94,25 @@ class Telemetry:
     def _after_turn(self) -> None:
         if not self._interrupts:
             return  # faults are announced by interrupts
-        for report in self._host.node.faults():
-            if report.number > self._reported:
-                self._reported = report.number
-                self._bus.publish("faults", fault_event(report))
+        faults = [report for report in self._host.node.faults() if report.number > self._reported]
+        for report in faults:
+            self._reported = report.number
+            self._tell("faults", lambda report=report: fault_event(report))
         for spi, level, now_ps in self._interrupts:
-            self._bus.publish("interrupts", {"spi": spi, "level": level, "virtual_time_ns": now_ps // 1000})
+            event = {"spi": spi, "level": level, "virtual_time_ns": now_ps // 1000}
+            self._tell("interrupts", lambda event=event: event)
         self._interrupts.clear()
+
+    def _tell(self, topic: str, event: Callable[[], dict[str, Any]]) -> None:
+        """Publish, unless there has been too much this second: each event costs the loop a tenth of a millisecond."""
+        second = int(self._loop.time())
+        if second != self._second:
+            self._second, self._told = second, 0
+        if self._told < EVENTS_A_SECOND:
+            self._told += 1
+            self._bus.publish(topic, event())
+        else:
+            self._suppressed += 1
 
 
 def fault_event(report: FaultReport) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from unimem_node.kernel.faults import FaultReport
 from unimem_node.service import NodeHost
 from unimem_node.service.events import NullBus, make_bus
 from unimem_node.service.events.mqtt import MqttBus
-from unimem_node.service.telemetry import Telemetry
+from unimem_node.service.telemetry import EVENTS_A_SECOND, Telemetry
 
 pytestmark = pytest.mark.asyncio
 
@@ -91,6 +91,20 @@ async def test_status_counters_faults_and_interrupts() -> None:
     assert len(bus.of("faults")) == 2  # each is told once
     await telemetry.stop()
     assert bus.retained["status"]["state"] == "left"
+
+
+async def test_a_storm_of_faults_is_told_in_part_and_counted() -> None:
+    node, bus = FakeNode(), Recorder()
+    host = NodeHost(node)
+    telemetry = Telemetry(bus, host, types_pb2.Node(name="n0"), interval_s=60)
+    await telemetry.start()
+    node.reports.extend(report(number) for number in range(1, 5001))
+    node.soc.interrupts.line(155).set(True)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert 0 < len(bus.of("faults")) <= 2 * EVENTS_A_SECOND  # the second may have changed meanwhile
+    assert telemetry.counters()["events_suppressed"] > 4000
+    await telemetry.stop()
 
 
 async def test_without_a_broker_nothing_is_kept() -> None:

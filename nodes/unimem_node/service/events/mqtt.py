@@ -117,7 +117,7 @@ class MqttBus:
     async def _send(self, client: aiomqtt.Client, topic: str, event: Mapping[str, Any] | None) -> None:
         # States are worth an acknowledgement; a measurement that is lost is followed by the next.
         name, retain = f"{self._prefix}/{topic}", event is None
-        payload = json.dumps(self._retained[topic] if event is None else event)
+        payload = json.dumps(self._retained[topic] if event is None else event, default=str)
         await client.publish(name, payload, qos=1 if retain else 0, retain=retain)
 
 
