@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from support.node_process import Process
 from unimem.v1 import coordinator_pb2 as pb
-from unimem.v1 import coordinator_pb2_grpc, node_pb2, node_pb2_grpc
+from unimem.v1 import coordinator_pb2_grpc, node_pb2, node_pb2_grpc, types_pb2
 from unimem.wire import Status
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(300)]
@@ -70,7 +70,9 @@ def free_port() -> int:
 
 async def start_coordinator(address: str) -> Process:
     # Nobody renews the session: a node that has to compile first may take its time.
-    return await Process.start("unimem_coordinator", "--listen", address, "--session-ttl", "600")
+    return await Process.start(
+        "unimem_coordinator", "--listen", address, "--session-ttl", "600", "--node-ttl", "3"
+    )
 
 
 async def start_node(name: str, coordinator: str, *flags: str) -> Process:
@@ -215,3 +217,32 @@ async def test_what_cannot_start_says_why_and_exits_with_its_own_code(machine: M
     async with await start_node("n7", nobody, "--coordinator-timeout-s", "0.5") as node:
         assert await node.end(None, within_s=60) == 4
         assert f"no coordinator at {nobody}" in "".join(node.log)
+
+
+async def test_a_node_that_stood_still_takes_its_lease_again_with_its_memory(machine: Machine) -> None:
+    gva = await machine.region("n1", 4096)
+    async with machine.transfer() as call:
+        await exchange(call, write(1, gva, b"before the pause"))
+        machine.nodes["n1"].send(signal.SIGSTOP)
+        assert await until_state(machine, "n1", "NODE_STATE_LOST")
+        machine.nodes["n1"].send(signal.SIGCONT)
+        node = await until_state(machine, "n1", "NODE_STATE_UP")
+        assert node.incarnation == 1
+        async with asyncio.timeout(20):
+            while True:  # the home node may hear of it a little later
+                (back,) = await exchange(call, read(2, gva, 16))
+                if back.reason == "OK":
+                    break
+                assert back.definite
+        assert back.data == b"before the pause"
+
+
+async def until_state(machine: Machine, name: str, state: str) -> Any:
+    """The node as the coordinator lists it, once it is in `state`."""
+    async with asyncio.timeout(30):
+        while True:
+            listed = await machine.control.ListNodes(pb.ListNodesRequest())
+            node = next(node for node in listed.nodes if node.name == name)
+            if types_pb2.NodeState.Name(node.state) == state:
+                return node
+            await asyncio.sleep(0.05)

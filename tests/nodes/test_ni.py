@@ -421,6 +421,16 @@ def test_frames_for_an_earlier_life_are_refused(cluster: Cluster) -> None:
     assert (row["status"], row["flags"]) == (Status.STALE_ROUTE, CompletionFlags.DEFINITE)
 
 
+def test_answers_for_an_earlier_life_settle_nothing(cluster: Cluster) -> None:
+    """Tokens begin anew with each life: an old answer would fit by accident."""
+    token = int(in_flight(cluster, Op.WRITE)["token"])
+    node = cluster.nodes[0]
+    node.on_frame(1, build_frame([ack(token)], src_node=1, dst_node=0, src_incarnation=1, dst_incarnation=0))
+    assert len(node.ni.take_completions()) == 0
+    assert node.ni.counters()["late_answers"] == 1
+    assert len(answer(cluster, ack(token))) == 1
+
+
 def test_a_restarted_peer_answers_nothing_of_before(cluster: Cluster) -> None:
     """What was in flight to its earlier life ends when its new life is first heard of."""
     source = cluster.nodes[0]
@@ -493,7 +503,7 @@ def test_sequence_numbers_wrap(cluster: Cluster) -> None:
     assert list(rows["status"]) == [Status.OK, Status.SEQUENCE_GAP, Status.SEQUENCE_GAP]
     cluster.post(0, Op.WRITE, src=LOCAL, dst=cluster.gva(1), length=8)
     assert cluster.one(0)["status"] == Status.OK
-    assert source[0, col.P_SEQ] == 0
+    assert (source[0, col.P_CONNECTION], source[0, col.P_SEQ]) == (2, 1)
 
 
 def test_what_is_refused_is_logged() -> None:

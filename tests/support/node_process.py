@@ -51,6 +51,10 @@ class Process:
         async for line in self._process.stderr:
             self.log.append(line.decode(errors="replace"))
 
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
     async def end(self, number: int | None = signal.SIGTERM, within_s: float = 20) -> int:
         """Send a signal (None: none) and wait; returns the exit code."""
         if number is not None and self._process.returncode is None:

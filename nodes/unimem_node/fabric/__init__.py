@@ -4,8 +4,9 @@
 frames; `MemoryFabric` is the one for nodes of one process. docs/protocol.md is the specification.
 """
 
+from unimem_node.fabric.core import Route
 from unimem_node.fabric.memory import MemoryFabric
-from unimem_node.fabric.ni import RdmaNi, Route
+from unimem_node.fabric.ni import RdmaNi
 from unimem_node.fabric.state import RdmaSpec
 from unimem_node.fabric.transport import FrameSink, FrameSource, Transport
 

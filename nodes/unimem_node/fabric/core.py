@@ -29,6 +29,9 @@ from .state import RdmaSpec, State, grown, new_state
 
 Bytes = npt.NDArray[np.uint8]
 
+#: A route: (index, name, window base, window size, incarnation, unimem.v1.NodeState).
+Route = tuple[int, str, int, int, int, int]
+
 _UINT8 = np.dtype(np.uint8)
 
 #: No AXI burst crosses this border, so neither does what is read as zero or dropped.
@@ -176,11 +179,14 @@ class Core:
             self._route_peer(index, row)
         return row
 
-    def set_routes(self, rows: Sequence[tuple[int, int, int, int, int]]) -> None:
-        """Take over a table of routes, sorted: base, end, node index, incarnation, state."""
+    def set_routes(self, rows: Sequence[Route]) -> None:
+        """Take over a table of routes, sorted by address."""
         routes = np.full((len(rows), col.ROUTE_COLS), -1, np.int64)
         if rows:
-            routes[:, : col.R_PEER] = rows
+            routes[:, : col.R_PEER] = [
+                (base, base + size, index, incarnation, state)
+                for index, _, base, size, incarnation, state in rows
+            ]
         self._refresh(routes=routes)
         self.node[col.N_ROUTES] = len(rows)
         for index, row in self.peer_rows.items():

@@ -31,15 +31,12 @@ from ._fast_frame import close_requests, open_buffer
 from ._fast_post import accept
 from ._fast_receive import close_reply, open_reply, receive
 from ._fast_tables import plan_frame, pop_ready
-from .core import Bytes, Core, Stopped
-from .packets import Frame, PacketOp, build_frame, open_frame
+from .core import Bytes, Core, Route, Stopped
+from .packets import Frame, PacketOp, open_frame
 from .registers import NiRegisters
 from .source import Source
 from .state import COUNTERS, RdmaSpec
 from .target import Target
-
-#: A route: (index, name, window base, window size, incarnation, unimem.v1.NodeState).
-Route = tuple[int, str, int, int, int, int]
 
 _INT64 = np.dtype(np.int64)
 _NO_COMPLETIONS: npt.NDArray[np.void] = np.empty(0, COMPLETION)
@@ -112,7 +109,7 @@ class RdmaNi:
             row = core.peer_rows.get(index)
             if row is not None and 0 < core.state.peers[row, col.P_ROUTE_INCARNATION] < incarnation:
                 self._forget(index, row, Status.PEER_LOST, "it has a new incarnation")
-        core.set_routes([(base, base + size, index, life, state) for index, _, base, size, life, state in ordered])
+        core.set_routes(ordered)
 
     def set_link(self, peer: int, latency_ps: int, ps_per_kib: int) -> None:
         """Time of the way to a peer: hops, and serialisation of a KiB."""
@@ -272,7 +269,7 @@ class RdmaNi:
     def _after(self, peer: int, peer_index: int, entered: _Entered | None) -> None:
         """What only an unusual frame leaves to do."""
         if self._target.nacks:
-            self._send_nacks(peer)
+            self._send(peer, self._target.nack_frame(peer))
         if entered is not None and entered.restarted:
             self._forget(peer_index, peer, Status.PEER_LOST, "it has restarted")
 
@@ -310,29 +307,13 @@ class RdmaNi:
         frame = entered.frame
         if self._target.trusted(peer, frame, number):
             if frame.packets[number]["op"] in _ANSWERS:
-                self._source.answer_one(peer, frame, number, stopped)
+                if entered.stale:  # tokens of an earlier life may look like ours
+                    self._node[col.K_LATE_ANSWERS] += 1
+                else:
+                    self._source.answer_one(peer, frame, number, stopped)
             else:
                 self._target.serve_one(peer, frame, number, entered.stale, reply, stopped)
         self._cursor[col.C_PACKET] = number + 1
-
-    def _send_nacks(self, peer: int) -> None:
-        """Send what was refused of the frame that was examined, as a frame of its own."""
-        nacks, self._target.nacks = self._target.nacks, []
-        row = self._core.state.peers[peer]
-        row[col.P_FRAMES] += 1
-        frame = build_frame(
-            [(nack, b"") for nack in nacks],
-            src_node=self.index,
-            dst_node=int(row[col.P_INDEX]),
-            src_incarnation=self.incarnation,
-            dst_incarnation=int(row[col.P_SEEN_INCARNATION]),
-            number=int(row[col.P_FRAMES]),
-            connection=int(row[col.P_CONNECTION]),
-            time=max(int(nack["time"]) for nack in nacks),
-        )
-        self._node[col.K_FRAMES_OUT] += 1
-        self._node[col.K_PACKETS_OUT] += len(nacks)
-        self._send(peer, frame)
 
     # ---- peers that are gone ------------------------------------------------------------------------------
 

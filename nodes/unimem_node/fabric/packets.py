@@ -101,7 +101,7 @@ NACK: Final = np.dtype(
         ("fsynr0", "<u4"),
         ("stream_id", "<u4"),
         ("context_bank", "<u4"),
-        ("expected", "<u4"),  # SEQUENCE_GAP: the seq that was due
+        ("expected", "<u4"),  # SEQUENCE_GAP: the seq that was due; BAD_CRC: the connection it arrived on
         ("crc", "<u4"),
     ]
 )

@@ -227,11 +227,16 @@ class Source:
         settle(state, row, length)
 
     def _refused(self, peer: int, nack: np.void) -> None:
-        """A NACK. What follows the packet of a sequence gap was refused with it and goes on from there."""
+        """A NACK. Of a sequence gap: everything from the missing packet on is refused with it.
+
+        Its numbers are not used again on this connection, for a copy of an old packet would then be executed.
+        """
         core, state = self.core, self.core.state
         status = Status(int(nack["status"])) if int(nack["status"]) in _STATUSES else Status.MALFORMED
         row = self._in_flight(peer, int(nack["token"]))
         if row < 0 or state.flight[row, col.F_SEQ] != nack["seq"]:
+            row = self._damaged(peer, nack) if status is Status.BAD_CRC else -1
+        if row < 0:
             self._late()
             return
         core.node[col.K_REFUSALS] += 1
@@ -249,15 +254,28 @@ class Source:
             int(nack["fsynr0"]),
             int(nack["length"]),
         )
-        expected = int(nack["expected"])
-        behind = (int(state.flight[row, col.F_SEQ]) - expected) & col.SEQ_MASK
-        if status is not Status.SEQUENCE_GAP or behind >= 1 << 31:
+        if status is not Status.SEQUENCE_GAP:
             self._failed(row, refusal, index, time)
             return
-        for lost in self._flying(peer):
-            if (int(state.flight[lost, col.F_SEQ]) - expected) & col.SEQ_MASK < 1 << 31:
-                self._failed(lost, refusal, index, time)
-        state.peers[peer, col.P_SEQ] = expected
+        for other in self._flying(peer):
+            since = int(state.flight[other, col.F_SEQ]) - int(nack["expected"])
+            if other == row or since & col.SEQ_MASK < 1 << 31:
+                self._failed(other, refusal, index, time)
+        self._reconnect(peer)
+
+    def _damaged(self, peer: int, nack: np.void) -> int:
+        """The packet that arrived damaged, token and all: by its number, on the connection that is named."""
+        if nack["expected"] != self.core.state.peers[peer, col.P_CONNECTION]:
+            return -1
+        return next(
+            (r for r in self._flying(peer) if self.core.state.flight[r, col.F_SEQ] == nack["seq"]), -1
+        )
+
+    def _reconnect(self, peer: int) -> None:
+        """Begin a new connection: whatever of the old one still arrives is dropped by its number."""
+        row = self.core.state.peers[peer]
+        row[col.P_CONNECTION] += 1
+        row[col.P_SEQ] = 0
 
     def _flying(self, peer: int) -> list[int]:
         """Rows in flight to a peer, in the order in which they were sent."""
@@ -320,10 +338,7 @@ class Source:
             core.blame(work, refusal, index)
             dequeue(state, peer)
             core.end_now(work, now)
-        row = state.peers[peer]
-        row[col.P_CONNECTION] += 1
-        row[col.P_SEQ] = 0
-        row[col.P_LAST_ARRIVAL] = 0
+        self._reconnect(peer)
 
 
 _STATUSES = frozenset(int(status) for status in Status if status)

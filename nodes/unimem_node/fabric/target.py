@@ -17,7 +17,17 @@ from unimem_node.smmu.arrays import T_MEMORY_LATENCY, T_MEMORY_PER_KIB
 from . import _fast_columns as col
 from ._fast_receive import add_ack, add_response, remember, respond_atomic, respond_read, serve
 from .core import Bytes, Core, Refusal, Stopped
-from .packets import ATOMICS, HAS_PAYLOAD, NACK, Frame, PacketError, PacketOp, check_packet, payload
+from .packets import (
+    ATOMICS,
+    HAS_PAYLOAD,
+    NACK,
+    Frame,
+    PacketError,
+    PacketOp,
+    build_frame,
+    check_packet,
+    payload,
+)
 
 REQUESTS = frozenset(int(op) for op in Op)
 
@@ -42,7 +52,8 @@ class Target:
             core.node[col.K_BAD_CRC] += 1
             core.record(core.node[col.N_CLOCK], "bad_packet", reason=str(error))
             if packet["op"] in REQUESTS and packet["seq"] == core.state.peers[peer, col.P_EXPECTED]:
-                self._consume(peer, packet, Refusal(error.status, Side.TARGET))
+                connection = int(core.state.peers[peer, col.P_SEEN_CONNECTION])
+                self._consume(peer, packet, Refusal(error.status, Side.TARGET), expected=connection)
             return False
         return True
 
@@ -77,6 +88,26 @@ class Target:
             return
         assert not isinstance(slot, Status)
         self._execute(peer, frame, packet, slot, reply, stopped)
+
+    def nack_frame(self, peer: int) -> Bytes:
+        """What was refused of the frame that was examined, as a frame of its own."""
+        nacks, self.nacks = self.nacks, []
+        node, row = self.core.node, self.core.state.peers[peer]
+        row[col.P_FRAMES] += 1
+        node[col.K_FRAMES_OUT] += 1
+        node[col.K_PACKETS_OUT] += len(nacks)
+        frame = build_frame(
+            [(nack, b"") for nack in nacks],
+            src_node=self.core.index,
+            dst_node=int(row[col.P_INDEX]),
+            src_incarnation=node[col.N_INCARNATION],
+            dst_incarnation=int(row[col.P_SEEN_INCARNATION]),
+            number=int(row[col.P_FRAMES]),
+            connection=int(row[col.P_CONNECTION]),
+            time=max(int(nack["time"]) for nack in nacks),
+        )
+        frame.setflags(write=False)
+        return frame
 
     def _refused_at_the_door(self, packet: np.void) -> Refusal | None:
         core = self.core
@@ -153,11 +184,11 @@ class Target:
             word[0] = operand
         return cost, int(word.dtype.type(old).view(np.int64)), None
 
-    def _consume(self, peer: int, packet: np.void, refusal: Refusal) -> None:
+    def _consume(self, peer: int, packet: np.void, refusal: Refusal, expected: int = 0) -> None:
         """Refuse the request that was due; the next one is due now."""
         row = self.core.state.peers[peer]
         row[col.P_EXPECTED] = (row[col.P_EXPECTED] + 1) & col.SEQ_MASK
-        self._refuse(peer, packet, refusal, 0)
+        self._refuse(peer, packet, refusal, 0, expected)
         remember(self.core.state, peer, int(packet["seq"]), int(refusal.status), 0)
 
     def _duplicate(self, peer: int, packet: np.void, reply: Bytes) -> None:

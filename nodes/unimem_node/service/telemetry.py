@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from unimem.addresses import fmt
@@ -94,25 +93,27 @@ class Telemetry:
     def _after_turn(self) -> None:
         if not self._interrupts:
             return  # faults are announced by interrupts
-        faults = [report for report in self._host.node.faults() if report.number > self._reported]
-        for report in faults:
-            self._reported = report.number
-            self._tell("faults", lambda report=report: fault_event(report))
+        for report in self._host.node.faults():
+            if report.number > self._reported:
+                self._reported = report.number
+                if self._may_tell():
+                    self._bus.publish("faults", fault_event(report))
         for spi, level, now_ps in self._interrupts:
-            event = {"spi": spi, "level": level, "virtual_time_ns": now_ps // 1000}
-            self._tell("interrupts", lambda event=event: event)
+            if self._may_tell():
+                event = {"spi": spi, "level": level, "virtual_time_ns": now_ps // 1000}
+                self._bus.publish("interrupts", event)
         self._interrupts.clear()
 
-    def _tell(self, topic: str, event: Callable[[], dict[str, Any]]) -> None:
-        """Publish, unless there has been too much this second: each event costs the loop a tenth of a millisecond."""
+    def _may_tell(self) -> bool:
+        """Whether this second has room for one more event: each takes the loop a tenth of a millisecond."""
         second = int(self._loop.time())
         if second != self._second:
             self._second, self._told = second, 0
-        if self._told < EVENTS_A_SECOND:
-            self._told += 1
-            self._bus.publish(topic, event())
-        else:
+        self._told += 1
+        if self._told > EVENTS_A_SECOND:
             self._suppressed += 1
+            return False
+        return True
 
 
 def fault_event(report: FaultReport) -> dict[str, Any]:
