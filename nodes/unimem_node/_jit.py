@@ -1,7 +1,8 @@
 """Compiled fast paths: the decorator, the cache, and the few instructions Numba does not offer.
 
-`njit` is Numba's, with a disk cache whose folder is named after the content of every ``_fast.py`` (Numba
-alone would not see that a *callee* in another module changed). The folder is ``$UNIMEM_CACHE_DIR`` or
+`njit` is Numba's, with a disk cache whose folder is named after the content of the fast paths and of all
+modules whose constants are compiled into them (Numba alone would not see that a *callee* in another module
+changed). The folder is ``$UNIMEM_CACHE_DIR`` or
 ``~/.cache/unimem``. The first compilation says so once, on stderr.
 
 With ``NUMBA_DISABLE_JIT=1`` the same functions run as Python; `load64` and its kin are then slices.
@@ -28,11 +29,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 COMPILED: bool = not config.DISABLE_JIT
 
 
+#: The floors that have fast paths, or constants that fast paths use.
+_FLOORS = ("memory", "mmu", "smmu", "dma", "fabric")
+
+
 def cache_dir() -> Path:
-    """Where compiled code is kept: one folder for each content of the fast paths."""
+    """Where compiled code is kept: one folder for each content of what is compiled."""
     here = Path(__file__).resolve().parent
     digest = hashlib.sha256(numba.__version__.encode())
-    for source in sorted([*here.rglob("_fast*.py"), here / "_jit.py"]):
+    baked_in = [here / "_jit.py", *(path for floor in _FLOORS for path in (here / floor).rglob("*.py"))]
+    for source in sorted(baked_in):
         digest.update(source.read_bytes())
     root = os.environ.get("UNIMEM_CACHE_DIR") or Path.home() / ".cache" / "unimem"
     return Path(root) / digest.hexdigest()[:16]

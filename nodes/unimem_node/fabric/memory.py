@@ -9,6 +9,7 @@ inputs. What a frame causes at its receiver (acknowledgements, further blocks) i
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -20,24 +21,6 @@ from ._fast_columns import H_TIME, HEADER
 from .transport import FrameSource
 
 _arrival: Final = struct.Struct("<Q").unpack_from
-
-
-class _Delivery:
-    """A frame under way; calling it delivers."""
-
-    __slots__ = ("fabric", "frame", "port", "src")
-
-    def __init__(self, fabric: MemoryFabric, src: int, port: Port, frame: npt.NDArray[np.uint8]) -> None:
-        self.fabric, self.src, self.port, self.frame = fabric, src, port, frame
-
-    def __call__(self) -> None:
-        port = self.port
-        node = port.node
-        if node is not None:
-            node.on_frame(self.src, self.frame)
-            node.pump()
-            for peer, frame in node.take_frames():
-                self.fabric._send(port, peer, frame)
 
 
 class Port:
@@ -90,7 +73,15 @@ class MemoryFabric:
         (arrival,) = _arrival(frame.data, H_TIME)
         port.spoken.add(peer)
         now = scheduler.now_ps
-        scheduler.at(arrival if arrival > now else now, _Delivery(self, port.index, to, frame))
+        scheduler.at(arrival if arrival > now else now, partial(self._deliver, port.index, to, frame))
+
+    def _deliver(self, src: int, port: Port, frame: npt.NDArray[np.uint8]) -> None:
+        node = port.node
+        if node is not None:
+            node.on_frame(src, frame)
+            node.pump()
+            for peer, reply in node.take_frames():
+                self._send(port, peer, reply)
 
     def _unreachable(self, port: Port, peer: int) -> None:
         if port.node is not None:
