@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
+from struct import Struct
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
@@ -37,7 +38,7 @@ AnyClient = TypeVar("AnyClient", Client, AsyncClient)
 
 _BATCH_NUMBER = 32
 _POSITION = np.uint64((1 << _BATCH_NUMBER) - 1)
-_SINGLE = np.uint64((1 << 64) - 1)  # in place of a batch's number
+_ID_AND_STATUS = Struct("<QH")  # the first two fields of a COMPLETION
 
 
 class _Waiting:
@@ -88,7 +89,7 @@ class SimCluster:
         self._batch_numbers = count(0)
         self._works: dict[int, tuple[Work, Doorbell, int, Any]] = {}
         self._batches: dict[int, _Waiting] = {}
-        self._posters: dict[int, Node] = {}
+        self._waited_on: tuple[Node, ...] = ()  # nodes that work was posted on
         #: Doorbells with something queued, in the order in which that happened.
         self.rung: dict[Doorbell, None] = {}
         self.nodes_changed = False
@@ -123,7 +124,7 @@ class SimCluster:
             **self._options,
         )
         self._nodes[name] = node
-        self._fabric.attach(info.index, node)
+        self._fabric.attach(info.index, node.ni)
 
     def _announce(self) -> None:
         """Give everybody the route table, and nodes what the coordinator has for them."""
@@ -150,7 +151,7 @@ class SimCluster:
         node = self.running(name)
         del self._nodes[name]
         self.nodes_changed = True
-        self._posters.pop(node.index, None)
+        self._waited_on = tuple(other for other in self._waited_on if other is not node)
         self._fabric.cut(node.index, f"node {name} was killed")
         self.control.call(pb.DeregisterNodeRequest(name=name, lease_token=self._tokens[name]))
         self._drop(node, f"node {name} was killed")
@@ -211,8 +212,12 @@ class SimCluster:
         """An id for `work`, whose completion is awaited from now on."""
         wr_id = next(self._ids)
         self._works[wr_id] = (work, bell, staged, view)
-        self._posters[bell.index] = bell.node
         return wr_id
+
+    def wait_on(self, node: Node) -> None:
+        """Look for completions of `node` from now on."""
+        if node not in self._waited_on:
+            self._waited_on = (*self._waited_on, node)
 
     def expect_batch(
         self, batch: Batch, bell: Doorbell, staged: int, view: Any, offsets: np.ndarray
@@ -220,7 +225,6 @@ class SimCluster:
         """Ids for the requests of `batch`."""
         number = next(self._batch_numbers)
         self._batches[number] = _Waiting(batch, bell, staged, view, offsets)
-        self._posters[bell.index] = bell.node
         return np.arange(len(batch.requests), dtype=np.uint64) + np.uint64(BATCH | number << _BATCH_NUMBER)
 
     def ring(self) -> None:
@@ -256,36 +260,39 @@ class SimCluster:
 
     def _collect(self) -> None:
         """Give completions to whom they belong."""
-        for node in tuple(self._posters.values()):
-            rows = node.take_completions()
+        for node in self._waited_on:
+            rows = node.ni.take_completions()
             if len(rows):
-                self._deliver(node, rows)
+                if self.events is not None:
+                    self._record(node, rows)
+                self._deliver(rows)
 
-    def _deliver(self, node: Node, rows: np.ndarray, record: bool = True) -> None:
-        if record and self.events is not None:
-            self._record(node, rows)
-        works = self._works
-        statuses = rows["status"].tolist()
+    def _deliver(self, rows: np.ndarray) -> None:
+        if len(rows) == 1:  # what an operation waited for gives: two fields, read without NumPy's ceremony
+            wr_id, status = _ID_AND_STATUS.unpack_from(rows.view(np.uint8).data)
+            if wr_id < BATCH:
+                self._finish(wr_id, status, rows, 0)
+                return
         ids = rows["wr_id"]
-        batched = ids >= np.uint64(BATCH)
-        if batched.any():
-            numbers = np.where(batched, (ids ^ np.uint64(BATCH)) >> np.uint64(_BATCH_NUMBER), _SINGLE)
+        if self._batches:
+            batched = ids >= np.uint64(BATCH)
+            numbers = (ids[batched] ^ np.uint64(BATCH)) >> np.uint64(_BATCH_NUMBER)
             for number in np.unique(numbers).tolist():
-                mine = rows[numbers == number]
-                if number == _SINGLE:
-                    self._deliver(node, mine, record=False)
-                else:
-                    self._deliver_batch(number, mine)
-            return
-        for i, wr_id in enumerate(ids.tolist()):
-            work, bell, staged, view = works.pop(wr_id)
-            status = statuses[i]
-            if staged:
-                out = work.out
-                if out is not None and status == 0:
-                    out[:] = view.data
-                bell.node.unstage(bell.pdid, staged)
-            work.on_done(status, rows, i)
+                self._deliver_batch(number, rows[batched][numbers == number])
+            rows = rows[~batched]
+            ids = rows["wr_id"]
+        for i, (wr_id, status) in enumerate(zip(ids.tolist(), rows["status"].tolist(), strict=True)):
+            self._finish(wr_id, status, rows, i)
+
+    def _finish(self, wr_id: int, status: int, rows: np.ndarray, i: int) -> None:
+        """One work request of its own: its bytes to where they go, its buffer back, its owner told."""
+        work, bell, staged, view = self._works.pop(wr_id)
+        if staged:
+            out = work.out
+            if out is not None and status == 0:
+                out[:] = view.data
+            bell.node.unstage(bell.pdid, staged)
+        work.on_done(status, rows, i)
 
     def _deliver_batch(self, number: int, rows: np.ndarray) -> None:
         """Rows of one batch."""

@@ -145,6 +145,7 @@ class SimPort:
         node = cluster.running(name or self.home)
         if bell is None or bell.node is not node:
             bell = self._bells[name] = Doorbell(node, self.pdid)
+            cluster.wait_on(node)
             node.open_domain(self.pdid)
         return bell
 
