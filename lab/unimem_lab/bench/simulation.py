@@ -1,7 +1,7 @@
 """Simulated operations a second in `SimCluster`, and what it costs in memory.
 
 ``sim_N``: 8-byte puts issued singly (`put_async`) from one node to the others in turn, 64 outstanding;
-``sim_N_blocking``: the same with `put`, which returns when the bytes are delivered. Medians over rounds of 64.
+``sim_N_blocking``: the same with `put`, which returns when delivered. Medians over rounds of 64.
 """
 
 from __future__ import annotations
