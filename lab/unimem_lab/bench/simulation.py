@@ -21,8 +21,10 @@ _OUTSTANDING = 64
 _WANTED = {4: 50_000.0, 16: None, 64: 25_000.0}
 
 
-def rates(nodes: int, seconds: float) -> tuple[float, float]:
-    """(singly issued, blocking) puts a second with `nodes` nodes."""
+def figures(nodes: int, seconds: float) -> dict[str, float]:
+    """Puts a second with `nodes` nodes, singly issued and blocking, and the process' resident bytes."""
+    import psutil  # noqa: PLC0415
+
     with SimCluster(nodes=nodes, seed=1) as cluster, cluster.client(home="n0") as um:
         targets = [um.alloc(4096, node=name) for name in cluster.nodes[1:]]
         places = [
@@ -39,7 +41,7 @@ def rates(nodes: int, seconds: float) -> tuple[float, float]:
             for place in places:
                 um.put(place, word)
 
-        found = []
+        found: dict[str, float] = {}
         for run in (singly, blocking):
             run()
             rounds: list[float] = []
@@ -47,26 +49,27 @@ def rates(nodes: int, seconds: float) -> tuple[float, float]:
             while (started := time.perf_counter()) < end:
                 run()
                 rounds.append(time.perf_counter() - started)
-            found.append(len(places) / statistics.median(rounds))
-        return found[0], found[1]
+            found[run.__name__] = len(places) / statistics.median(rounds)
+        for target in targets:  # every node has its share of state before it is weighed
+            um.put(target, word)
+        return found | {"rss": psutil.Process().memory_info().rss}
+
+
+def _child(nodes: int, seconds: float) -> dict[str, float]:
+    """Run this module in a process of its own: no other benchmark's threads and memory beside it."""
+    command = [sys.executable, "-m", __name__, str(nodes), str(seconds)]
+    answer: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    return answer
 
 
 def measure(quick: bool) -> Iterator[Figure]:
     """4, 16 and 64 nodes; then the resident memory of a process with 64."""
     for nodes, wanted in _WANTED.items():
-        single, blocking = rates(nodes, 0.5 if quick else 2.0)
-        yield Figure(f"sim_{nodes}", single, "1/s", wanted=wanted, absolute=True)
-        yield Figure(f"sim_{nodes}_blocking", blocking, "1/s")
-    # In a process of its own: this one has already grown.
-    child = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True, check=True)
-    rss = json.loads(child.stdout)["rss"]
-    yield Figure("sim_64_resident", rss, "B", wanted=1e9, lower=True, absolute=True)
+        found = _child(nodes, 0.5 if quick else 2.0)
+        yield Figure(f"sim_{nodes}", found["singly"], "1/s", wanted=wanted, absolute=True)
+        yield Figure(f"sim_{nodes}_blocking", found["blocking"], "1/s")
+    yield Figure("sim_64_resident", found["rss"], "B", wanted=1e9, lower=True, absolute=True)
 
 
 if __name__ == "__main__":
-    import psutil
-
-    with SimCluster(nodes=64, seed=1) as cluster, cluster.client(home="n0") as um:
-        for name in cluster.nodes:
-            um.put(um.alloc(4096, node=name), b"12345678")
-        json.dump({"rss": psutil.Process().memory_info().rss}, sys.stdout)
+    json.dump(figures(int(sys.argv[1]), float(sys.argv[2])), sys.stdout)
