@@ -11,9 +11,10 @@ from typing import Any
 
 import grpc
 
+from unimem.cluster import NodeInfo, RegionInfo, node_info, region_info
 from unimem.errors import TransportError
 from unimem.v1 import coordinator_pb2 as pb
-from unimem.v1 import node_pb2, types_pb2
+from unimem.v1 import node_pb2
 from unimem.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from unimem.v1.node_pb2_grpc import NodeServiceStub
 
@@ -47,16 +48,17 @@ class Admin:
                 hint="`unimem up` starts a cluster on this machine; --on names another coordinator",
             ) from None
 
-    def nodes(self) -> list[types_pb2.Node]:
+    def nodes(self) -> list[NodeInfo]:
         """Every node that ever joined, by index."""
-        return list(self._call(self._coordinator.ListNodes, pb.ListNodesRequest()).nodes)
+        found = self._call(self._coordinator.ListNodes, pb.ListNodesRequest()).nodes
+        return [node_info(node) for node in found]
 
-    def regions(self) -> list[types_pb2.Region]:
+    def regions(self) -> list[RegionInfo]:
         """All regions, by address."""
         found = self._call(self._coordinator.ListRegions, pb.ListRegionsRequest()).regions
-        return sorted(found, key=lambda region: region.gva)
+        return sorted((region_info(region) for region in found), key=lambda region: region.gva)
 
-    def node_status(self, node: types_pb2.Node) -> tuple[node_pb2.GetStatusResponse | None, str]:
+    def node_status(self, node: NodeInfo) -> tuple[node_pb2.GetStatusResponse | None, str]:
         """(what the node says, how it was reached: direct, relayed or unreachable)."""
         try:
             with grpc.insecure_channel(node.address) as channel:

@@ -158,7 +158,7 @@ class ProcessCluster:
 
         deadline = time.monotonic() + self._timeout
         with Admin(self.address, self._timeout) as admin:
-            while sum(n.state == 1 for n in admin.nodes()) < len(self.nodes):
+            while sum(n.state == "up" for n in admin.nodes()) < len(self.nodes):
                 if time.monotonic() > deadline:
                     raise StartError(
                         f"not every node joined within {self._timeout:.0f} s; logs are in {self.logs}"

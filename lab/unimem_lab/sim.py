@@ -136,10 +136,6 @@ class SimCluster:
 
     def node(self, name: str) -> Node:
         """The model of a running node. Raises LookupError with the names there are."""
-        return self.running(name)
-
-    def running(self, name: str) -> Node:
-        """As `node`."""
         try:
             return self._nodes[name]
         except KeyError:
@@ -148,7 +144,7 @@ class SimCluster:
     def kill(self, name: str) -> None:
         """A node dies with its memory: peers lose it, its own work is PEER_LOST, the coordinator is told."""
         self.ring()
-        node = self.running(name)
+        node = self.node(name)
         del self._nodes[name]
         self.nodes_changed = True
         self._waited_on = tuple(other for other in self._waited_on if other is not node)

@@ -142,7 +142,7 @@ class SimPort:
     def _bell(self, name: str | None) -> Doorbell:
         cluster = self._cluster
         bell = self._bells.get(name)
-        node = cluster.running(name or self.home)
+        node = cluster.node(name or self.home)
         if bell is None or bell.node is not node:
             bell = self._bells[name] = Doorbell(node, self.pdid)
             cluster.wait_on(node)

@@ -159,3 +159,19 @@ class FakeGrpc:
             node.gate.set()
         for name in list(self.servers):
             self.stop(name)
+
+
+MIB = 1 << 20
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread is about to do."""
+    for _ in range(2000):
+        if condition():
+            return
+        threading.Event().wait(0.005)
+    raise AssertionError("it never happened")
+
+
+def noise(n: int) -> np.ndarray:
+    return np.random.default_rng(n).integers(0, 256, n, np.uint8)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
-from fake_grpc import FakeGrpc, FakeNode
+from fake_grpc import MIB, FakeGrpc, FakeNode, noise
 
 import unimem
 from unimem import (
@@ -21,38 +20,6 @@ from unimem import (
     verbs,
 )
 from unimem._grpc_stream import WINDOW_BYTES
-
-MIB = 1 << 20
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeGrpc]:
-    with FakeGrpc() as running:
-        yield running
-
-
-@pytest.fixture
-def um(fake: FakeGrpc) -> Iterator[Client]:
-    with unimem.connect(fake.address) as client:
-        yield client
-
-
-@pytest.fixture
-def home(fake: FakeGrpc) -> FakeNode:
-    return fake.nodes["n0"]
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread is about to do."""
-    for _ in range(2000):
-        if condition():
-            return
-        threading.Event().wait(0.005)
-    raise AssertionError("it never happened")
-
-
-def noise(n: int) -> np.ndarray:
-    return np.random.default_rng(n).integers(0, 256, n, np.uint8)
 
 
 def test_the_verbs_over_grpc(um: Client, fake: FakeGrpc) -> None:

@@ -27,9 +27,7 @@ def figures(nodes: int, seconds: float) -> dict[str, float]:
 
     with SimCluster(nodes=nodes, seed=1) as cluster, cluster.client(home="n0") as um:
         targets = [um.alloc(4096, node=name) for name in cluster.nodes[1:]]
-        places = [
-            target + 8 * (i % 512) for i in range(_OUTSTANDING) for target in (targets[i % len(targets)],)
-        ]
+        places = [targets[i % len(targets)] + 8 * i for i in range(_OUTSTANDING)]
         word = b"12345678"
 
         def singly() -> None:

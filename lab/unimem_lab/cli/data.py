@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import unimem
 from unimem.addresses import fmt, parse_address
-from unimem.cluster import region_info
-from unimem.v1 import node_pb2, types_pb2
+from unimem.cluster import NodeInfo
+from unimem.v1 import node_pb2
 from unimem_lab.admin import Admin
 from unimem_lab.cli import output
 from unimem_lab.cli.progress import progress
@@ -27,16 +28,11 @@ def _address(text: str) -> int:
         raise unimem.UsageError(str(error), op="gva") from None
 
 
-_STATES = {1: "up", 2: "lost", 3: "left"}
-
-
 def show_status(on: str) -> int:
     """Print the nodes; FAILED when one that ever joined is not up, UNKNOWN when there is none."""
     with Admin(on) as admin:
         nodes = admin.nodes()
-        seen = {
-            n.name: admin.node_status(n) if n.state == types_pb2.NODE_STATE_UP else (None, "-") for n in nodes
-        }
+        seen = {n.name: admin.node_status(n) if n.state == "up" else (None, "-") for n in nodes}
     rows = [_node_row(n, *seen[n.name]) for n in nodes]
     if output.as_json():
         output.answer({"coordinator": on, "nodes": rows})
@@ -64,13 +60,11 @@ def show_status(on: str) -> int:
     return 0 if all(row["state"] == "up" and "counters" in row for row in rows) else output.FAILED
 
 
-def _node_row(
-    node: types_pb2.Node, status: node_pb2.GetStatusResponse | None, reached: str
-) -> dict[str, Any]:
+def _node_row(node: NodeInfo, status: node_pb2.GetStatusResponse | None, reached: str) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": node.name,
-        "state": _STATES.get(node.state, "unknown"),
-        "window": [node.window_base, node.window_size],
+        "state": node.state,
+        "window": [node.window.start, len(node.window)],
         "platform": node.platform,
         "incarnation": node.incarnation,
         "address": node.address,
@@ -114,7 +108,7 @@ def free_region(on: str, domain: str, gva: str) -> int:
 def show_regions(on: str) -> int:
     """Print every region with its owner, state and grants."""
     with Admin(on) as admin:
-        regions = [region_info(r) for r in admin.regions()]
+        regions = admin.regions()
     if output.as_json():
         output.answer({"regions": [asdict(r) for r in regions]})
         return 0
@@ -139,24 +133,20 @@ def show_regions(on: str) -> int:
 def put_file(on: str, domain: str, file: Path, gva: str) -> int:
     """Write a file (or standard input) to `gva`, piece by piece; 0: all of it is delivered."""
     address = _address(gva)
-    data = sys.stdin.buffer.read() if str(file) == "-" else None
-    total = len(data) if data is not None else file.stat().st_size
+    from_stdin = str(file) == "-"
+    size = None if from_stdin else file.stat().st_size
+    at = 0
     started = time.perf_counter()
-    with unimem.connect(on, domain=domain) as um, progress("put", total) as advance:
-        if data is not None:
-            for at in range(0, total, PIECE):
-                piece = memoryview(data)[at : at + PIECE]
-                um.put(address + at, piece, timeout=30)
-                advance(len(piece))
-        else:
-            with file.open("rb") as source:
-                at = 0
-                while piece_bytes := source.read(PIECE):
-                    um.put(address + at, piece_bytes, timeout=30)
-                    at += len(piece_bytes)
-                    advance(len(piece_bytes))
-                total = at
-    return _moved("put", address, total, time.perf_counter() - started)
+    with (
+        nullcontext(sys.stdin.buffer) if from_stdin else file.open("rb") as source,
+        unimem.connect(on, domain=domain) as um,
+        progress("put", size) as advance,
+    ):
+        while piece := source.read(PIECE):
+            um.put(address + at, piece, timeout=30)
+            at += len(piece)
+            advance(len(piece))
+    return _moved("put", address, at, time.perf_counter() - started)
 
 
 def get_file(on: str, domain: str, gva: str, length: int, file: Path) -> int:

@@ -85,7 +85,7 @@ def _cluster(on: str) -> Finding:
         return Finding("cluster", NOTE, f"{on}: {error.problem}", "`unimem up` starts one on this machine")
     if not nodes:
         return Finding("cluster", NOTE, f"{on}: no node has joined", "`unimem node` starts one")
-    up = sum(n.state == 1 for n in nodes)
+    up = sum(n.state == "up" for n in nodes)
     state = OK if up == len(nodes) else BAD
     return Finding(
         "cluster",

@@ -9,8 +9,8 @@ from unimem_lab.cli.output import as_json, errors
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A function to call with the bytes just moved."""
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A function to call with the bytes just moved; `total` None: nobody knows how many come."""
     if as_json() or not errors.is_terminal:
         yield lambda n: None
         return

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from unimem_node._jit import copy_bytes, load16, load32, load64, njit, njit_inline, store32, store64
+from unimem_node._jit import copy_bytes, load32, load64, njit, njit_inline, store32, store64
 from unimem_node.dma._fast import locate
 from unimem_node.mmu._fast import ACCESS_WRITE
 from unimem_node.smmu.arrays import T_MEMORY_LATENCY, T_MEMORY_PER_KIB
@@ -34,12 +34,6 @@ def get64(data: Any, at: int) -> Any:
 def get32(data: Any, at: int) -> Any:
     """32 bits, unsigned, as int64."""
     return np.int64(load32(data, at))
-
-
-@njit_inline
-def get16(data: Any, at: int) -> Any:
-    """16 bits, unsigned, as int64."""
-    return np.int64(load16(data, at))
 
 
 @njit_inline

@@ -8,7 +8,6 @@ dials in between waits in the port's queue.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -195,6 +194,3 @@ def bind(server: grpc.aio.Server, listen: str) -> int:
         f"Stop that program (`ss -ltnp 'sport = :{port}'` shows it), or choose another port: "
         f"--listen {host}:0 takes a free one"
     )
-
-
-OnListening = Callable[[str], None]
