@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 # --- columns of a row ---------------------------------------------------------------------------------
-R_ENABLED: Final = 0  # SCTLR.M: 0 = this stage is bypassed (the walk itself does not look at it)
-R_TTBR0: Final = 1  # table base, bits 47:0; the ASID is not in it
+R_MODE: Final = 0  # MODE_*: whether accesses are translated (the walk itself does not look at it)
+R_TTBR0: Final = 1  # table base, bits 47:0; the ASID is not in it. Stage 2: the start table(s)
 R_TTBR1: Final = 2
-R_T0SZ: Final = 3  # the TTBR0 half has 64 - T0SZ bits of input; legal 16 to 39
+R_T0SZ: Final = 3  # the TTBR0 half has 64 - T0SZ bits of input; stage 1: legal 16 to 39
 R_T1SZ: Final = 4
 R_GRANULE_SHIFT0: Final = 5  # 12, 14 or 16; 0 = reserved encoding, every walk faults
 R_GRANULE_SHIFT1: Final = 6
@@ -30,10 +30,26 @@ R_AF_ENABLED: Final = 11  # 1 = a clear access flag faults (SCTLR.AFFD = 0)
 R_WXN: Final = 12  # 1 = what is writable is not executable
 R_TBI0: Final = 13  # 1 = bits 63:56 of the address are ignored in the TTBR0 half
 R_TBI1: Final = 14
-R_BIG_ENDIAN: Final = 15  # SCTLR.E: kept for the column's owner; tables are read little-endian so far
+R_BIG_ENDIAN: Final = 15  # SCTLR.E: descriptors are big-endian
 R_CFG: Final = 16  # CFG_* flags: what happens to a transaction that faults; the walk does not look at it
 R_VMID: Final = 17
-REGIME_COLS: Final = 24  # the rest is reserved (stage 2)
+R_STAGES: Final = 18  # STAGE_1 | STAGE_2: which of them this bank's accesses go through
+R_S2: Final = 19  # bank whose row describes stage 2: this one (CBAR.TYPE 0) or another (TYPE 3); else -1
+R_SL0: Final = 20  # stage 2, TCR.SL0: 0 to 2 (3 is reserved)
+R_SIGN_BIT: Final = 21  # bit from which an input address is sign-extended (TCR2.SEP): 31 to 48
+R_PTW: Final = 22  # stage 2, SCTLR.PTW: a stage-1 table in stage-2 Device memory is a permission fault
+R_MAIR: Final = 23  # MAIR1:MAIR0 as one 64-bit word
+REGIME_COLS: Final = 24
+
+# --- R_MODE -------------------------------------------------------------------------------------------
+MODE_BYPASS: Final = 0  # SCTLR.M = 0 in every stage: identity
+MODE_TRANSLATE: Final = 1  # the upstream bus' sign bit (48)
+MODE_SIGN: Final = 2  # as 1, with another sign bit: see R_SIGN_BIT
+MODE_BLOCKED: Final = 3  # HUPCF = 0 and a stalled transaction outstanding: nothing of the bank proceeds
+
+# --- R_STAGES -----------------------------------------------------------------------------------------
+STAGE_1: Final = 1
+STAGE_2: Final = 2
 
 # --- flags in R_CFG -----------------------------------------------------------------------------------
 CFG_CFRE: Final = 1  # a terminated transaction gets a bus error
@@ -47,7 +63,15 @@ TF: Final = 1  # translation fault
 AFF: Final = 2  # access flag fault
 PF: Final = 3  # permission fault
 EF: Final = 4  # external fault: no memory at a table's address
+TLBMCF: Final = 5  # two TLB entries for one address
 ASF: Final = 7  # address size fault
+UUT: Final = 8  # unsupported upstream transaction
+
+# --- syndrome: where a walk ended, as one int64 -------------------------------------------------------
+S_LEVEL: Final = 3  # mask of the level, bits 1:0 (FSYNR0.PLVL)
+S_STAGE_2: Final = 1 << 2  # the fault is stage 2's
+S_PTWF: Final = 1 << 3  # ... on the fetch of a stage-1 descriptor (FSYNR0.PTWF)
+S_IPA_SHIFT: Final = 4  # with S_STAGE_2: the IPA (48 bits), of the access or of the descriptor
 
 # --- access bits --------------------------------------------------------------------------------------
 ACCESS_READ: Final = 0
@@ -55,7 +79,7 @@ ACCESS_WRITE: Final = 1
 ACCESS_PRIVILEGED: Final = 2
 ACCESS_EXECUTE: Final = 4
 
-# --- attributes of a leaf, packed in one integer: bits 11:2 stand where the descriptor has them ---------
+# --- attributes of a translation, packed in one integer: bits 11:2 stand where the descriptor has them ---
 A_LEAF: Final = 1 << 0  # always set once a block or page was found; attrs = 0 means none was
 A_ATTR_SHIFT: Final = 2  # AttrIndx, 3 bits
 A_NS: Final = 1 << 5
@@ -67,7 +91,14 @@ A_NOT_GLOBAL: Final = 1 << 11  # nG: tag with the ASID
 A_CONTIGUOUS: Final = 1 << 12
 A_PXN: Final = 1 << 13
 A_UXN: Final = 1 << 14
-A_LEVEL_SHIFT: Final = 16  # level of the leaf, 2 bits
+A_DBM: Final = 1 << 15  # stored, without effect: the MMU-500 updates no flags
+A_LEVEL_SHIFT: Final = 16  # level of the stage-1 leaf, 2 bits
+A_LEVEL2_SHIFT: Final = 18  # level of the stage-2 leaf, 2 bits
+A_MAY_SHIFT: Final = 20  # stage 1: bit n set = an access with ACCESS_* bits n is allowed; 8 bits
+A_MAY2_SHIFT: Final = 28  # the same of stage 2; all set when there is none
+A_MEMATTR_SHIFT: Final = 36  # stage-2 MemAttr, 4 bits; 0xF (write-back) when there is none
+A_TYPE_SHIFT: Final = 40  # the stage-1 memory type: MAIR's byte for AttrIndx, 8 bits
+A_SHIFT2_SHIFT: Final = 48  # log2 of the stage-2 leaf's size, 6 bits; 0 when there is none
 
 # --- encodings ----------------------------------------------------------------------------------------
 #: log2 of the granule by TCR.TG0 (0 = reserved).

@@ -54,14 +54,25 @@ T_MEMORY_LATENCY: Final = 3  # first data from DRAM
 T_MEMORY_PER_KIB: Final = 4  # DRAM streaming
 T_COLS: Final = 5
 
-# Columns of `counters`, one row a TBU. Translations and misses are sums of these (`Tlb.counters`).
+# Columns of `counters`, one row a *lane*. A lane is one stream's way through a TBU: its low five bits are the
+# TBU's number, the rest tells streams of one TBU apart (`Smmu.lane_of`), so that the performance monitor can
+# filter by stream. Translations and misses are sums of these (`Tlb.counters`). Columns that count accesses
+# come in pairs: column + 1 counts writes.
+LANE_TBU: Final = 31  # mask of the TBU's number in a lane
+LANES: Final = 32 * 16
 C_BYPASSES: Final = 0  # identity: bypass stream, or SCTLR.M = 0
-C_UTLB_HITS: Final = 1
-C_MACRO_HITS: Final = 2
-C_WALKS: Final = 3
-C_READS: Final = 4  # descriptor reads at level 0, 1, 2, 3: four columns
-C_FAULTS: Final = 8  # counted where they are recorded, in `Smmu.fault`
-C_COLS: Final = 9
+C_UTLB_HITS: Final = 2
+C_MACRO_HITS: Final = 4
+C_WALKS: Final = 6
+C_READS: Final = 8  # stage-1 descriptor reads at level 0, 1, 2, 3: four columns
+C_READS_2: Final = 12  # stage-2 descriptor reads at level 0, 1, 2, 3: four columns
+C_WALK_HITS: Final = 16  # walks that began below their start level, by the walk cache
+C_IPA_HITS: Final = 17  # stage-2 translations found in the IPA cache
+C_FAULTS: Final = 18  # counted where they are recorded, in `Smmu.fault`
+C_COLS: Final = 19
+
+#: Code of `translate`, besides FSR's bit positions: the bank is blocked (MODE_BLOCKED); nothing is recorded.
+BLOCKED: Final = 34
 
 INPUT_BITS: Final = 49  # of an address that arrives at a TBU
 OUTPUT_BITS: Final = 48
