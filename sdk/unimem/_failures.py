@@ -15,6 +15,7 @@ from unimem.errors import (
     AccessFlagFault,
     AddressError,
     AddressSizeFault,
+    BankBlocked,
     Cancelled,
     ControlError,
     CorruptPacket,
@@ -33,6 +34,7 @@ from unimem.errors import (
     SmmuFault,
     StaleRoute,
     StreamFault,
+    TlbConflict,
     TransferError,
     TranslationFault,
     UnimemError,
@@ -51,7 +53,9 @@ _SMMU: Mapping[int, type[SmmuFault]] = {
     Status.ACCESS_FLAG_FAULT: AccessFlagFault,
     Status.PERMISSION_FAULT: PermissionFault,
     Status.EXTERNAL_ABORT: ExternalAbort,
+    Status.TLB_CONFLICT: TlbConflict,
     Status.ADDRESS_SIZE_FAULT: AddressSizeFault,
+    Status.BANK_BLOCKED: BankBlocked,
     Status.STREAM_FAULT: StreamFault,
 }
 

@@ -30,7 +30,9 @@
             ├── PermissionFault         mapped, but not for this kind of access
             ├── AccessFlagFault         mapped with AF = 0
             ├── AddressSizeFault        an address wider than the SMMU's
+            ├── TlbConflict             two TLB entries for one address
             ├── ExternalAbort           a descriptor, or the page, lies where there is no memory
+            ├── BankBlocked             a stalled transaction holds up the context bank
             └── StreamFault             the engine's stream has no (or more than one) stream mapping
 
 Every error has `op`, `gva`, `node`, `reason`, `hint`, `definite` and `retryable`. `definite` answers the
@@ -340,6 +342,22 @@ class ExternalAbort(SmmuFault):
     REASON = "EXTERNAL_ABORT"
     HINT = "a page table on the node points outside its DRAM"
     WORDS = "external abort"
+
+
+class TlbConflict(SmmuFault):
+    """Two TLB entries translate the address (FSR.TLBMCF)."""
+
+    REASON = "TLB_CONFLICT"
+    HINT = "a table on the node was changed without break-before-make: invalidate the TLB between the two"
+    WORDS = "TLB match conflict"
+
+
+class BankBlocked(SmmuFault):
+    """A stalled transaction holds up everything of the context bank (SCTLR.CFCFG = 1, HUPCF = 0)."""
+
+    REASON = "BANK_BLOCKED"
+    HINT = "software on the node has to write RESUME of that context bank first"
+    WORDS = "context bank blocked by a stalled transaction"
 
 
 class StreamFault(SmmuFault):

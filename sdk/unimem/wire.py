@@ -101,8 +101,10 @@ class Status(IntEnum):
     ACCESS_FLAG_FAULT = 2  # FSR.AFF
     PERMISSION_FAULT = 3  # FSR.PF
     EXTERNAL_ABORT = 4  # FSR.EF: memory that is not there, on a walk or on the access
+    TLB_CONFLICT = 5  # FSR.TLBMCF
     ADDRESS_SIZE_FAULT = 7  # FSR.ASF
     STREAM_FAULT = 9  # GFSR: unidentified, in conflict, or S2CR type fault
+    BANK_BLOCKED = 10  # a stalled transaction holds up the context bank (SCTLR.HUPCF = 0)
     ACCESS_DENIED = 16  # the target knows no such protection domain
     STALE_ROUTE = 17  # the target no longer owns the address
     NO_ROUTE = 18  # no node owns the address

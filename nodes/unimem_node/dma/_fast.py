@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from unimem_node._jit import copy_bytes, njit, njit_inline
-from unimem_node.mmu._fast import ACCESS_WRITE
+from unimem_node.mmu.regime import A_LEVEL_SHIFT, ACCESS_WRITE
 from unimem_node.smmu._fast import translate
 
 SIDE_NONE = 0
@@ -44,16 +44,17 @@ def bank_run(geometry: Any, pa: int, n: int) -> Any:
 
 
 @njit_inline
-def locate(arrays: Any, tbu: int, cb: int, va: int, access: int, n: int) -> Any:
-    """(code, level, offset, bytes, cost_ps): where up to `n` bytes from `va` on lie in DRAM, unbroken."""
+def locate(arrays: Any, lane: int, cb: int, va: int, access: int, n: int) -> Any:
+    """(code, syndrome, offset, bytes, cost_ps): where up to `n` bytes from `va` on lie in DRAM, unbroken."""
     pa = va
     span = n
     level = 0
     cost = 0
     if cb != OUTSIDE:
-        code, level, pa, span, cost = translate(arrays, tbu, cb, va, access)
+        code, info, pa, span, cost = translate(arrays, lane, cb, va, access)
         if code != 0:
-            return code, level, -1, 0, cost
+            return code, info, -1, 0, cost
+        level = (info >> A_LEVEL_SHIFT) & 3
     offset, run = bank_run(arrays.geometry, pa, min(span, n))
     if offset < 0:
         return NO_MEMORY, level, -1, 0, cost
@@ -72,7 +73,7 @@ def move(mem8: Any, to: int, of: int, n: int) -> None:
 
 @njit
 def copy_translated(
-    arrays: Any, src_tbu: int, src_cb: int, src_va: int, dst_tbu: int, dst_cb: int, dst_va: int, n: int
+    arrays: Any, src_lane: int, src_cb: int, src_va: int, dst_lane: int, dst_cb: int, dst_va: int, n: int
 ) -> Any:
     """Copy `n` bytes; a run's source is translated before its destination, as the read precedes the write."""
     done = 0
@@ -81,14 +82,14 @@ def copy_translated(
     while done < n:
         if src_left == 0:
             code, level, src, src_left, ps = locate(
-                arrays, src_tbu, src_cb, src_va + done, ACCESS_READ, n - done
+                arrays, src_lane, src_cb, src_va + done, ACCESS_READ, n - done
             )
             cost += ps
             if code != 0:
                 return done, SIDE_SOURCE, code, level, cost
         if dst_left == 0:
             code, level, dst, dst_left, ps = locate(
-                arrays, dst_tbu, dst_cb, dst_va + done, ACCESS_WRITE, n - done
+                arrays, dst_lane, dst_cb, dst_va + done, ACCESS_WRITE, n - done
             )
             cost += ps
             if code != 0:
@@ -105,7 +106,15 @@ def copy_translated(
 
 @njit
 def copy_beats(
-    arrays: Any, tbu: int, cb: int, src_va: int, src_step: int, dst_va: int, dst_step: int, n: int, width: int
+    arrays: Any,
+    lane: int,
+    cb: int,
+    src_va: int,
+    src_step: int,
+    dst_va: int,
+    dst_step: int,
+    n: int,
+    width: int,
 ) -> Any:
     """Copy `n` bytes beat by beat; a step of 0 keeps that side's address (AXI FIXED burst), 1 advances it."""
     done = 0
@@ -113,7 +122,7 @@ def copy_beats(
     while done < n:
         beat = min(width, n - done)
         moved, side, code, level, ps = copy_translated(
-            arrays, tbu, cb, src_va + done * src_step, tbu, cb, dst_va + done * dst_step, beat
+            arrays, lane, cb, src_va + done * src_step, lane, cb, dst_va + done * dst_step, beat
         )
         cost += ps
         done += moved
@@ -123,14 +132,14 @@ def copy_beats(
 
 
 @njit
-def fill_translated(arrays: Any, tbu: int, cb: int, va: int, n: int, pattern: Any, phase: int) -> Any:
+def fill_translated(arrays: Any, lane: int, cb: int, va: int, n: int, pattern: Any, phase: int) -> Any:
     """Write `n` bytes of the endlessly repeated `pattern` (uint8), beginning with its byte `phase`."""
     done = 0
     cost = 0
     size = len(pattern)
     at = phase % size
     while done < n:
-        code, level, dst, run, ps = locate(arrays, tbu, cb, va + done, ACCESS_WRITE, n - done)
+        code, level, dst, run, ps = locate(arrays, lane, cb, va + done, ACCESS_WRITE, n - done)
         cost += ps
         if code != 0:
             return done, SIDE_DESTINATION, code, level, cost
@@ -144,12 +153,12 @@ def fill_translated(arrays: Any, tbu: int, cb: int, va: int, n: int, pattern: An
 
 
 @njit
-def read_translated(arrays: Any, tbu: int, cb: int, va: int, n: int) -> Any:
+def read_translated(arrays: Any, lane: int, cb: int, va: int, n: int) -> Any:
     """Read `n` bytes and drop them: what is left is whether they could be read."""
     done = 0
     cost = 0
     while done < n:
-        code, level, _, run, ps = locate(arrays, tbu, cb, va + done, ACCESS_READ, n - done)
+        code, level, _, run, ps = locate(arrays, lane, cb, va + done, ACCESS_READ, n - done)
         cost += ps
         if code != 0:
             return done, SIDE_SOURCE, code, level, cost

@@ -211,24 +211,24 @@ class DataMover:
         if not way.open:
             side = SIDE_DESTINATION if job.source is None or done < self._zeros_until else SIDE_SOURCE
             return Moved(0, side, NO_ROUTE, 0, 0)
-        tbu, cb = way.tbu, way.cb
+        lane, cb = way.lane, way.cb
         if job.destination is None:
             fixed = min(n, self._path.width_bytes) if job.source_fixed else n
-            moved = _moved(self._moves.read_translated(arrays, tbu, cb, job.source_at(done), fixed))
+            moved = _moved(self._moves.read_translated(arrays, lane, cb, job.source_at(done), fixed))
             return moved if moved.code else moved._replace(done=n)
         if job.source is None or done < self._zeros_until:
-            return self._fill(tbu, cb, n)
+            return self._fill(lane, cb, n)
         if job.source_fixed or job.destination_fixed:
             src, dst = job.source_at(done), job.destination_at(done)
             steps = (0 if job.source_fixed else 1, 0 if job.destination_fixed else 1)
             width = self._path.width_bytes
-            result = self._moves.copy_beats(arrays, tbu, cb, src, steps[0], dst, steps[1], n, width)
+            result = self._moves.copy_beats(arrays, lane, cb, src, steps[0], dst, steps[1], n, width)
         else:
             src, dst = job.source_at(done), job.destination_at(done)
-            result = self._moves.copy_translated(arrays, tbu, cb, src, tbu, cb, dst, n)
+            result = self._moves.copy_translated(arrays, lane, cb, src, lane, cb, dst, n)
         return _moved(result)
 
-    def _fill(self, tbu: int, cb: int, n: int) -> Moved:
+    def _fill(self, lane: int, cb: int, n: int) -> Moved:
         """Write the pattern of a write-only job, or the zeros of a refused read."""
         job, done = self._job, self.done
         pattern = job.pattern if job.source is None else _ZEROS
@@ -240,6 +240,6 @@ class DataMover:
             written, phase = min(n, self._path.width_bytes), 0
         address = job.destination_at(done)
         moved = _moved(
-            self._moves.fill_translated(self._port.arrays, tbu, cb, address, written, pattern, phase)
+            self._moves.fill_translated(self._port.arrays, lane, cb, address, written, pattern, phase)
         )
         return moved if moved.code else moved._replace(done=n)

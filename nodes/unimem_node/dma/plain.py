@@ -18,7 +18,7 @@ from unimem_node.dma._fast import (
     SIDE_NONE,
     SIDE_SOURCE,
 )
-from unimem_node.mmu._fast import ACCESS_WRITE
+from unimem_node.mmu.regime import A_LEVEL_SHIFT, ACCESS_WRITE
 from unimem_node.smmu._fast import translate
 from unimem_node.smmu.arrays import Arrays
 
@@ -36,8 +36,8 @@ class Moved(NamedTuple):
 class _Run:
     """One side of a move: the translated bytes that are left before the next translation is due."""
 
-    def __init__(self, arrays: Arrays, side: int, tbu: int, cb: int) -> None:
-        self.arrays, self.side, self.tbu, self.cb = arrays, side, tbu, cb
+    def __init__(self, arrays: Arrays, side: int, lane: int, cb: int) -> None:
+        self.arrays, self.side, self.lane, self.cb = arrays, side, lane, cb
         self.access = ACCESS_READ if side == SIDE_SOURCE else ACCESS_WRITE
         self.offset = self.left = self.code = self.level = self.cost_ps = 0
 
@@ -47,10 +47,11 @@ class _Run:
             return True
         pa, span = va, n
         if self.cb != OUTSIDE:
-            self.code, self.level, pa, span, cost_ps = map(
-                int, translate(self.arrays, self.tbu, self.cb, va, self.access)
+            self.code, info, pa, span, cost_ps = map(
+                int, translate(self.arrays, self.lane, self.cb, va, self.access)
             )
             self.cost_ps += cost_ps
+            self.level = info if self.code else (info >> A_LEVEL_SHIFT) & 3
             if self.code:
                 return False
         for base, size, offset in self.arrays.geometry.tolist():
@@ -69,11 +70,11 @@ class _Run:
 
 
 def copy_translated(
-    arrays: Arrays, src_tbu: int, src_cb: int, src_va: int, dst_tbu: int, dst_cb: int, dst_va: int, n: int
+    arrays: Arrays, src_lane: int, src_cb: int, src_va: int, dst_lane: int, dst_cb: int, dst_va: int, n: int
 ) -> Moved:
     """See `_fast.copy_translated`."""
-    source = _Run(arrays, SIDE_SOURCE, src_tbu, src_cb)
-    destination = _Run(arrays, SIDE_DESTINATION, dst_tbu, dst_cb)
+    source = _Run(arrays, SIDE_SOURCE, src_lane, src_cb)
+    destination = _Run(arrays, SIDE_DESTINATION, dst_lane, dst_cb)
     done = 0
     while done < n:
         for side, va in ((source, src_va), (destination, dst_va)):
@@ -96,7 +97,7 @@ def _move(mem8: np.ndarray, to: slice, of: slice) -> None:
 
 def copy_beats(
     arrays: Arrays,
-    tbu: int,
+    lane: int,
     cb: int,
     src_va: int,
     src_step: int,
@@ -109,7 +110,7 @@ def copy_beats(
     done = cost_ps = 0
     while done < n:
         source, destination = src_va + done * src_step, dst_va + done * dst_step
-        beat = copy_translated(arrays, tbu, cb, source, tbu, cb, destination, min(width, n - done))
+        beat = copy_translated(arrays, lane, cb, source, lane, cb, destination, min(width, n - done))
         done += beat.done
         cost_ps += beat.cost_ps
         if beat.code:
@@ -118,10 +119,10 @@ def copy_beats(
 
 
 def fill_translated(
-    arrays: Arrays, tbu: int, cb: int, va: int, n: int, pattern: np.ndarray, phase: int
+    arrays: Arrays, lane: int, cb: int, va: int, n: int, pattern: np.ndarray, phase: int
 ) -> Moved:
     """See `_fast.fill_translated`."""
-    destination = _Run(arrays, SIDE_DESTINATION, tbu, cb)
+    destination = _Run(arrays, SIDE_DESTINATION, lane, cb)
     done = 0
     while done < n:
         if not destination.renew(va + done, n - done):
@@ -132,9 +133,9 @@ def fill_translated(
     return Moved(done, SIDE_NONE, 0, 0, destination.cost_ps)
 
 
-def read_translated(arrays: Arrays, tbu: int, cb: int, va: int, n: int) -> Moved:
+def read_translated(arrays: Arrays, lane: int, cb: int, va: int, n: int) -> Moved:
     """See `_fast.read_translated`."""
-    source = _Run(arrays, SIDE_SOURCE, tbu, cb)
+    source = _Run(arrays, SIDE_SOURCE, lane, cb)
     done = 0
     while done < n:
         if not source.renew(va + done, n - done):

@@ -20,7 +20,7 @@ EXTERNAL_FAULT = 4
 class Way(NamedTuple):
     """Where accesses go, as compiled code takes it. `open` is False when the SMMU refuses them all."""
 
-    tbu: int
+    lane: int
     cb: int
     open: bool
     route: StreamRoute | None  # None: a master that does not pass the SMMU
@@ -40,7 +40,9 @@ class SmmuPort:
         """The translation in force now; looked up again only after the SMMU's configuration has changed."""
         if self.stream_id is not None and self._epoch != self._smmu.epoch:
             route = self._smmu.resolve(self.stream_id)
-            self._way = Way(route.tbu, route.cb, route.kind is not RouteKind.FAULT, route)
+            self._way = Way(
+                self._smmu.lane_of(self.stream_id), route.cb, route.kind is not RouteKind.FAULT, route
+            )
             self._epoch = self._smmu.epoch
         return self._way
 

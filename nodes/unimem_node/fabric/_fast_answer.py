@@ -64,8 +64,8 @@ def settle_response(
         if slot < 0:
             return False
         va = s.work[work, col.W_LOCAL] + s.flight[row, col.F_OFFSET]
-        tbu = s.slots[slot, col.S_TBU]
-        moved, code, level, cost = scatter(handle, tbu, s.slots[slot, col.S_BANK], va, n, frame, payload)
+        lane = s.slots[slot, col.S_LANE]
+        moved, code, level, cost = scatter(handle, lane, s.slots[slot, col.S_BANK], va, n, frame, payload)
         if code != 0:
             stop_at_fault(s, slot, va, moved, code, level, cost)
             return False

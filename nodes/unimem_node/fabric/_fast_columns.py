@@ -162,7 +162,7 @@ DOMAIN_COLS = 3
 # ---- `slots`: one row a PD slot ---------------------------------------------------------------
 S_PDID = 0
 S_ROUTE = 1
-S_TBU = 2
+S_LANE = 2
 S_BANK = 3  # context bank as `dma._fast.locate` takes it
 S_USED = 4  # virtual time of the last use
 SLOT_COLS = 8

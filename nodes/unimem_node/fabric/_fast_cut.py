@@ -68,7 +68,7 @@ def cut(handle: Any, buffer: Any) -> Any:
                 return 0
             va = work[row, col.W_LOCAL] + work[row, col.W_CUT]
             moved, code, level, cost = gather(
-                handle, s.slots[slot, col.S_TBU], s.slots[slot, col.S_BANK], va, n, buffer, at
+                handle, s.slots[slot, col.S_LANE], s.slots[slot, col.S_BANK], va, n, buffer, at
             )
             if code != 0:
                 stop_at_fault(s, slot, va, moved, code, level, cost)

@@ -120,13 +120,13 @@ def close_requests(s: Any, buffer: Any, peer: int) -> Any:
 
 
 @njit
-def gather(handle: Any, tbu: int, bank: int, va: int, n: int, buffer: Any, at: int) -> Any:
+def gather(handle: Any, lane: int, bank: int, va: int, n: int, buffer: Any, at: int) -> Any:
     """Read `n` bytes at `va` into ``buffer[at:]``: (bytes, 0 or why it stopped, level, translation ps)."""
     arrays = open_arrays(handle)
     moved = 0
     cost = 0
     while moved < n:
-        code, level, offset, run, ps = locate(arrays, tbu, bank, va + moved, ACCESS_READ, n - moved)
+        code, level, offset, run, ps = locate(arrays, lane, bank, va + moved, ACCESS_READ, n - moved)
         cost += ps
         if code != 0:
             return moved, code, level, cost
@@ -136,13 +136,13 @@ def gather(handle: Any, tbu: int, bank: int, va: int, n: int, buffer: Any, at: i
 
 
 @njit
-def scatter(handle: Any, tbu: int, bank: int, va: int, n: int, frame: Any, at: int) -> Any:
+def scatter(handle: Any, lane: int, bank: int, va: int, n: int, frame: Any, at: int) -> Any:
     """Write ``frame[at:at+n]`` to `va`: (bytes, 0 or why it stopped, level, translation ps)."""
     arrays = open_arrays(handle)
     moved = 0
     cost = 0
     while moved < n:
-        code, level, offset, run, ps = locate(arrays, tbu, bank, va + moved, ACCESS_WRITE, n - moved)
+        code, level, offset, run, ps = locate(arrays, lane, bank, va + moved, ACCESS_WRITE, n - moved)
         cost += ps
         if code != 0:
             return moved, code, level, cost

@@ -251,12 +251,12 @@ def execute(
     slot = find_slot(s, domain)
     if slot < 0:
         return False
-    tbu = s.slots[slot, col.S_TBU]
+    lane = s.slots[slot, col.S_LANE]
     bank = s.slots[slot, col.S_BANK]
     token = get64(frame, at + col.X_TOKEN)
     memory = memory_ps(arrays, n)
     if op == col.OP_WRITE:
-        moved, code, level, cost = scatter(handle, tbu, bank, va, n, frame, payload)
+        moved, code, level, cost = scatter(handle, lane, bank, va, n, frame, payload)
         if code != 0:
             stop_at_fault(s, slot, va, moved, code, level, cost)
             return False
@@ -266,7 +266,7 @@ def execute(
     elif op == col.OP_READ:
         if n > node[col.N_FRAME_PAYLOAD]:
             return False
-        moved, code, level, cost = gather(handle, tbu, bank, va, n, buffer, s.cursor[col.C_PAYLOAD])
+        moved, code, level, cost = gather(handle, lane, bank, va, n, buffer, s.cursor[col.C_PAYLOAD])
         if code != 0:
             stop_at_fault(s, slot, va, moved, code, level, cost)
             return False
@@ -275,7 +275,7 @@ def execute(
     else:
         if n != 8 or va & 7 != 0:
             return False
-        code, level, offset, _, cost = locate(arrays, tbu, bank, va, ACCESS_WRITE, 8)
+        code, level, offset, _, cost = locate(arrays, lane, bank, va, ACCESS_WRITE, 8)
         if code != 0:
             stop_at_fault(s, slot, va, 0, code, level, cost)
             return False

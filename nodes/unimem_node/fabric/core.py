@@ -19,8 +19,10 @@ from unimem_node.clock import Scheduler
 from unimem_node.dma import SmmuPort
 from unimem_node.dma._fast import ACCESS_READ, NO_MEMORY, NO_ROUTE, OUTSIDE, bank_run
 from unimem_node.memory import PhysicalMemory
+from unimem_node.mmu.regime import A_LEVEL_SHIFT
 from unimem_node.smmu import Fault, Smmu
 from unimem_node.smmu._fast import translate
+from unimem_node.smmu.arrays import BLOCKED
 
 from . import _fast_columns as col
 from ._fast_handle import make_handle
@@ -234,21 +236,22 @@ class Core:
         row = self.state.slots[slot]
         if row[col.S_ROUTE] == col.ROUTE_UNKNOWN:
             way = self.ports[slot].way()
-            row[col.S_TBU], row[col.S_BANK] = way.tbu, way.cb
+            row[col.S_LANE], row[col.S_BANK] = way.lane, way.cb
             row[col.S_ROUTE] = col.ROUTE_OPEN if way.open else col.ROUTE_REFUSED
 
     def locate(self, slot: int, va: int, access: int, n: int) -> tuple[int, int, int, int, int]:
-        """(code, level, offset into DRAM, bytes, ps): see `unimem_node.dma._fast.locate`."""
+        """(code, syndrome, offset into DRAM, bytes, ps): see `unimem_node.dma._fast.locate`."""
         row = self.state.slots[slot]
         if row[col.S_ROUTE] != col.ROUTE_OPEN:
             return NO_ROUTE, 0, -1, 0, 0
         pa, span, level, cost = va, n, 0, 0
         if row[col.S_BANK] != OUTSIDE:
-            code, level, pa, span, cost = map(
-                int, translate(self.arrays, int(row[col.S_TBU]), int(row[col.S_BANK]), va, access)
+            code, info, pa, span, cost = map(
+                int, translate(self.arrays, int(row[col.S_LANE]), int(row[col.S_BANK]), va, access)
             )
             if code:
-                return code, level, -1, 0, cost
+                return code, info, -1, 0, cost
+            level = (info >> A_LEVEL_SHIFT) & 3
         offset, run = map(int, bank_run(self.memory.geometry, pa, min(span, n)))
         return (0 if offset >= 0 else NO_MEMORY), level, offset, run, cost
 
@@ -283,6 +286,8 @@ class Core:
         """Have the SMMU record a refused access; None when the master is not told of it."""
         port = self.ports[slot]
         fault: Fault | None
+        if code == BLOCKED:  # the interface cannot hold a request: it says so, and nothing is recorded
+            return Refusal(Status.BANK_BLOCKED, iova=va, access=access & 1, stream_id=port.stream_id or 0)
         if code == NO_MEMORY:
             fault = port.no_memory(va, access, level)
             if fault is None:
@@ -333,7 +338,7 @@ def _status(code: int) -> Status:
     return Status(code) if code in _FSR_STATUS else Status.STREAM_FAULT
 
 
-_FSR_STATUS = frozenset({1, 2, 3, 4, 7})
+_FSR_STATUS = frozenset({1, 2, 3, 4, 5, 7})
 
 
 def _unused_references() -> int:

@@ -39,7 +39,8 @@ R_SL0: Final = 20  # stage 2, TCR.SL0: 0 to 2 (3 is reserved)
 R_SIGN_BIT: Final = 21  # bit from which an input address is sign-extended (TCR2.SEP): 31 to 48
 R_PTW: Final = 22  # stage 2, SCTLR.PTW: a stage-1 table in stage-2 Device memory is a permission fault
 R_MAIR: Final = 23  # MAIR1:MAIR0 as one 64-bit word
-REGIME_COLS: Final = 24
+R_PA_MAX: Final = 24  # output address bits of the implementation (IDR2.OAS)
+REGIME_COLS: Final = 25
 
 # --- R_MODE -------------------------------------------------------------------------------------------
 MODE_BYPASS: Final = 0  # SCTLR.M = 0 in every stage: identity
@@ -116,8 +117,9 @@ class FaultCode(IntEnum):
     ACCESS_FLAG = AFF
     PERMISSION = PF
     EXTERNAL = EF
-    TLB_CONFLICT = 5
+    TLB_CONFLICT = TLBMCF
     ADDRESS_SIZE = ASF
+    UNSUPPORTED = UUT
 
     @property
     def words(self) -> str:
@@ -129,7 +131,10 @@ class FaultCode(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regime:
-    """A translation regime by names; the defaults are what the kernel of a node uses."""
+    """A translation regime by names; the defaults are what the kernel of a node uses.
+
+    One of stage 2 (`stages` = STAGE_2) has its start tables in `ttbr0`, its input size in `t0sz`.
+    """
 
     ttbr0: int = 0
     ttbr1: int = 0
@@ -146,14 +151,21 @@ class Regime:
     tbi0: bool = False
     tbi1: bool = False
     big_endian: bool = False
-    enabled: bool = True
+    mode: int = MODE_TRANSLATE
     cfg: int = 0
     vmid: int = 0
+    stages: int = STAGE_1
+    s2: int = -1
+    sl0: int = 0
+    sign_bit: int = 48
+    ptw: bool = False
+    mair: int = 0
+    pa_max: int = 48
 
     def row(self) -> npt.NDArray[np.int64]:
         """Return the regime as compiled code wants it."""
         row = np.zeros(REGIME_COLS, np.int64)
-        row[R_ENABLED] = self.enabled
+        row[R_MODE] = self.mode
         row[R_TTBR0] = self.ttbr0 & 0xFFFF_FFFF_FFFF
         row[R_TTBR1] = self.ttbr1 & 0xFFFF_FFFF_FFFF
         row[R_T0SZ] = self.t0sz
@@ -171,6 +183,13 @@ class Regime:
         row[R_BIG_ENDIAN] = self.big_endian
         row[R_CFG] = self.cfg
         row[R_VMID] = self.vmid
+        row[R_STAGES] = self.stages
+        row[R_S2] = self.s2
+        row[R_SL0] = self.sl0
+        row[R_SIGN_BIT] = self.sign_bit
+        row[R_PTW] = self.ptw
+        row[R_MAIR] = signed(self.mair)
+        row[R_PA_MAX] = self.pa_max
         return row
 
 

@@ -6,6 +6,10 @@ and ways are the platform's. Comparing 128 tags for each access would cost more 
 hash index over the entries (512 buckets with chains) finds the one that matches; what is cached, and what is
 evicted when, stays that of the associative memory.
 
+Two entries of different sizes for one address are a TLB match conflict: software has changed a table without
+break-before-make. Where stage 2 takes part, an entry is of both stages (smaller size, both permissions), and
+its IPA is kept beside it for the syndrome.
+
 Integers are int64 throughout (an int64 with a uint64 would be a float for Numba); VAs of the upper half are
 negative numbers.
 """
@@ -17,9 +21,32 @@ from typing import Any
 import numpy as np
 
 from unimem_node._jit import njit, njit_inline
-from unimem_node.mmu._fast import permitted, settle, walk
-from unimem_node.mmu.regime import A_LEVEL_SHIFT, A_NOT_GLOBAL, ASF, OK, PF, R_ENABLED, R_WXN
+from unimem_node.mmu._fast import FETCHED, permitted, settle, walk_stage1
+from unimem_node.mmu._fast_stage2 import walk_nested, walk_stage2
+from unimem_node.mmu.regime import (
+    A_LEVEL2_SHIFT,
+    A_LEVEL_SHIFT,
+    A_MAY_SHIFT,
+    A_NOT_GLOBAL,
+    ACCESS_WRITE,
+    ASF,
+    MODE_BLOCKED,
+    MODE_BYPASS,
+    MODE_TRANSLATE,
+    OK,
+    PF,
+    R_MODE,
+    R_S2,
+    R_SIGN_BIT,
+    R_STAGES,
+    S_IPA_SHIFT,
+    S_STAGE_2,
+    STAGE_1,
+    STAGE_2,
+    TLBMCF,
+)
 from unimem_node.smmu.arrays import (
+    BLOCKED,
     BUCKETS,
     C_BYPASSES,
     C_MACRO_HITS,
@@ -30,11 +57,14 @@ from unimem_node.smmu.arrays import (
     CLASS_SHIFT,
     GLOBAL_ASID,
     INPUT_BITS,
+    LANE_TBU,
     M_CLASSES,
     M_FIRST,
+    M_IPAS,
     M_LINKS,
     M_POINTERS,
     M_SET_MASK,
+    M_WALKS,
     M_WAYS,
     MAX_CLASSES,
     OUTPUT_BITS,
@@ -86,8 +116,8 @@ def add_class(state: Any, classes: int, code: int) -> None:
 
 
 @njit_inline
-def fill_micro(tlb: Any, state: Any, tbu: int, page: int, context: int, pa: int, attrs: int) -> None:
-    """Put an entry into a TBU's µTLB in place of the oldest."""
+def fill_micro(tlb: Any, state: Any, tbu: int, page: int, context: int, pa: int, attrs: int) -> Any:
+    """Put an entry into a TBU's µTLB in place of the oldest; returns its row."""
     unit = STATE_TBU + tbu * U_COLS
     entry = state[unit + U_NEXT]
     following = entry + 1
@@ -110,11 +140,12 @@ def fill_micro(tlb: Any, state: Any, tbu: int, page: int, context: int, pa: int,
     state[links + row] = state[at]
     state[at] = row
     add_class(state, unit + U_CLASSES, page & CODE_MASK)
+    return row
 
 
 @njit_inline
-def fill_macro(tlb: Any, state: Any, page: int, context: int, pa: int, attrs: int) -> None:
-    """Put an entry into the macro TLB: the next way of its set, round robin."""
+def fill_macro(tlb: Any, state: Any, page: int, context: int, pa: int, attrs: int) -> Any:
+    """Put an entry into the macro TLB: the next way of its set, round robin; returns its row."""
     index = (page >> (page & CLASS_SHIFT)) & state[M_SET_MASK]
     pointer = state[M_POINTERS] + index
     way = state[pointer]
@@ -128,11 +159,13 @@ def fill_macro(tlb: Any, state: Any, page: int, context: int, pa: int, attrs: in
     tlb[row, T_PA] = pa
     tlb[row, T_ATTRS] = attrs
     add_class(state, M_CLASSES, page & CODE_MASK)
+    return row
 
 
 @njit_inline
 def find_micro(tlb: Any, state: Any, unit: int, context: int, va: int) -> Any:
-    """Row of the µTLB entry for `va`, or 0."""
+    """Row of the µTLB entry for `va`, 0 if there is none, -1 if there are two (of different sizes)."""
+    found = 0
     for i in range(state[unit + U_CLASSES]):
         code = state[unit + U_CLASSES + 1 + i]
         shift = code & CLASS_SHIFT
@@ -141,15 +174,19 @@ def find_micro(tlb: Any, state: Any, unit: int, context: int, va: int) -> Any:
         row = state[unit + U_HEADS + bucket_of(page, wanted)]
         while row != 0:
             if tlb[row, T_PAGE] == page and tlb[row, T_CONTEXT] == wanted:
-                return row
+                if found != 0:
+                    return -1
+                found = row
+                break
             row = state[state[M_LINKS] + row]
-    return 0
+    return found
 
 
 @njit_inline
 def find_macro(tlb: Any, state: Any, context: int, va: int) -> Any:
-    """Row of the macro TLB entry for `va`, or 0."""
+    """Row of the macro TLB entry for `va`, 0 if there is none, -1 if there are two (of different sizes)."""
     ways = state[M_WAYS]
+    found = 0
     for i in range(state[M_CLASSES]):
         code = state[M_CLASSES + 1 + i]
         shift = code & CLASS_SHIFT
@@ -158,89 +195,163 @@ def find_macro(tlb: Any, state: Any, context: int, va: int) -> Any:
         first = state[M_FIRST] + ((va >> shift) & state[M_SET_MASK]) * ways
         for row in range(first, first + ways):
             if tlb[row, T_PAGE] == page and tlb[row, T_CONTEXT] == wanted:
-                return row
-    return 0
+                if found != 0:
+                    return -1
+                found = row
+                break
+    return found
 
 
 @njit_inline
-def sign_extended(va: int) -> Any:
-    """An input address has 49 bits; bit 48 says that it is of the upper half (TRM5, CB_TCR2.SEP = 7)."""
+def upper_half(va: int) -> Any:
+    """The 64-bit address of an input of 49 bits, whose bit 48 is its sign (TRM5, CB_TCR2.SEP = 7)."""
     return va - (1 << INPUT_BITS) if va >> OUTPUT_BITS == 1 else va
 
 
 @njit_inline
-def _refill(arrays: Any, tbu: int, cb: int, va: int) -> Any:
-    """After a µTLB miss: ``(code, level, page's pa, shift, attrs, cost_ps)`` from the macro TLB or a walk.
+def sign_extended(va: int, bit: int) -> Any:
+    """The 64-bit address of an input whose sign is `bit` (CB_TCR2.SEP); what lies above it is ignored."""
+    return va << (63 - bit) >> (63 - bit)
+
+
+@njit_inline
+def descriptor_reads(counts: Any, lane: int) -> Any:
+    """Descriptors fetched through a lane so far, both stages."""
+    total = 0
+    for column in range(C_READS, C_READS + 8):
+        total += counts[lane, column]
+    return total
+
+
+@njit
+def _walk_two_stages(arrays: Any, lane: int, cb: int, va: int) -> Any:
+    """Walk of a bank with stage 2: (code, syndrome, pa, shift, attrs, ipa); all but the TLBs are filled."""
+    row = arrays.regimes[cb]
+    row2 = arrays.regimes[row[R_S2]]
+    fetched = arrays.counters[lane, C_READS : C_READS + FETCHED]
+    address = upper_half(va)
+    if row[R_STAGES] & STAGE_1 == 0:
+        code, syndrome, pa, shift, attrs = walk_stage2(
+            arrays.mem64, arrays.geometry, row2, address, fetched, arrays.tlb, arrays.tlb_state, M_WALKS,
+            row2[R_CONTEXT],
+        )  # fmt: skip
+        return code, syndrome, pa, shift, attrs, address & -(1 << shift)
+    return walk_nested(
+        arrays.mem64, arrays.geometry, row, row2, address, fetched, arrays.tlb, arrays.tlb_state, M_WALKS,
+        row[R_CONTEXT], row2[R_CONTEXT],
+    )  # fmt: skip
+
+
+@njit_inline
+def _refill(arrays: Any, lane: int, cb: int, va: int, write: int) -> Any:
+    """After a µTLB miss: ``(code, syndrome, row of the µTLB, attrs, cost_ps)`` from the macro TLB or a walk.
 
     Faults are not cached. The permission check is the caller's, for hits and walks alike.
     """
     tlb = arrays.tlb
     state = arrays.tlb_state
     counters = arrays.counters
+    tbu = lane & LANE_TBU
     context = arrays.regimes[cb, R_CONTEXT]
+    staged = arrays.regimes[cb, R_STAGES] & STAGE_2
     cost = arrays.timing[T_MACRO_HIT]
     row = find_macro(tlb, state, context, va)
+    if row < 0:
+        return TLBMCF, 0, 0, 0, cost
     if row != 0:
-        counters[tbu, C_MACRO_HITS] += 1
-        page = tlb[row, T_PAGE]
-        pa = tlb[row, T_PA]
+        counters[lane, C_MACRO_HITS + write] += 1
         attrs = tlb[row, T_ATTRS]
-        fill_micro(tlb, state, tbu, page, tlb[row, T_CONTEXT], pa, attrs)
-        return 0, 0, pa, page & CLASS_SHIFT, attrs, cost
-    counters[tbu, C_WALKS] += 1
-    reads = counters[tbu, C_READS : C_READS + 4]
-    before = reads[0] + reads[1] + reads[2] + reads[3]
-    code, level, pa, shift, attrs = walk(
-        arrays.mem64, arrays.geometry, arrays.regimes[cb], sign_extended(va), reads
-    )
-    cost += (reads[0] + reads[1] + reads[2] + reads[3] - before) * arrays.timing[T_DESCRIPTOR_READ]
-    if code == OK:
-        kind = shift if attrs & A_NOT_GLOBAL else shift | CLASS_GLOBAL
-        page = (va >> shift << shift) | kind
-        wanted = _tag_context(context, kind)
-        fill_macro(tlb, state, page, wanted, pa, attrs)
-        fill_micro(tlb, state, tbu, page, wanted, pa, attrs)
-    return code, level, pa, shift, attrs, cost
+        micro = fill_micro(tlb, state, tbu, tlb[row, T_PAGE], tlb[row, T_CONTEXT], tlb[row, T_PA], attrs)
+        if staged:
+            tlb[state[M_IPAS] + micro, 0] = tlb[state[M_IPAS] + row, 0]
+        return OK, 0, micro, attrs, cost
+    counters[lane, C_WALKS + write] += 1
+    before = descriptor_reads(counters, lane)
+    ipa = 0
+    if staged:
+        code, syndrome, pa, shift, attrs, ipa = _walk_two_stages(arrays, lane, cb, va)
+    else:
+        fetched = counters[lane, C_READS : C_READS + FETCHED]
+        code, syndrome, pa, shift, attrs = walk_stage1(
+            arrays.mem64, arrays.geometry, arrays.regimes[cb], upper_half(va), fetched, tlb, state, M_WALKS,
+            context,
+        )  # fmt: skip
+    cost += (descriptor_reads(counters, lane) - before) * arrays.timing[T_DESCRIPTOR_READ]
+    if code != OK:
+        return code, syndrome, 0, attrs, cost
+    kind = shift if attrs & A_NOT_GLOBAL else shift | CLASS_GLOBAL
+    page = (va >> shift << shift) | kind
+    wanted = _tag_context(context, kind)
+    row = fill_macro(tlb, state, page, wanted, pa, attrs)
+    micro = fill_micro(tlb, state, tbu, page, wanted, pa, attrs)
+    if staged:
+        tlb[state[M_IPAS] + row, 0] = ipa
+        tlb[state[M_IPAS] + micro, 0] = ipa
+    return OK, syndrome, micro, attrs, cost
 
 
 @njit_inline
-def translate(arrays: Any, tbu: int, cb: int, va: int, access: int) -> Any:
-    """One access: ``(code, level, pa, span, cost_ps)``. Records no fault: `Smmu.fault` does.
+def refused(arrays: Any, row: int, attrs: int, va: int, access: int) -> Any:
+    """Syndrome of a permission fault by a TLB entry: stage 1's, if it refuses, comes first."""
+    if (attrs >> (A_MAY_SHIFT + access)) & 1 == 0:
+        return (attrs >> A_LEVEL_SHIFT) & 3
+    within = va & ((1 << (arrays.tlb[row, T_PAGE] & CLASS_SHIFT)) - 1)
+    ipa = arrays.tlb[arrays.tlb_state[M_IPAS] + row, 0] | within
+    return ((attrs >> A_LEVEL2_SHIFT) & 3) | S_STAGE_2 | ipa << S_IPA_SHIFT
 
-    `cb` -1 is a bypass stream. `code` is 0 or the FSR bit position; `level` that of the walk; `span` the
+
+@njit_inline
+def translate(arrays: Any, lane: int, cb: int, va: int, access: int) -> Any:
+    """One access: ``(code, info, pa, span, cost_ps)``. Records no fault: `Smmu.fault` does.
+
+    `lane`: see `arrays.LANES`; `cb` -1 is a bypass stream. `code` is 0, the FSR bit position, or BLOCKED.
+    `info` is the entry's attributes (A_*, 0 for a bypass) or, of a fault, its syndrome (S_*). `span`: the
     bytes from `va` to the end of its page or block, contiguous from `pa`. `access`: ACCESS_* bits of floor 1.
     """
     cost = arrays.timing[T_MICRO_HIT]
-    if cb < 0 or arrays.regimes[cb, R_ENABLED] == 0:
-        arrays.counters[tbu, C_BYPASSES] += 1
+    write = access & ACCESS_WRITE
+    if cb < 0 or arrays.regimes[cb, R_MODE] == MODE_BYPASS:
+        arrays.counters[lane, C_BYPASSES + write] += 1
         if va < 0 or va >= OUTPUT_END:
             return ASF, 0, 0, 0, cost
         return 0, 0, va, OUTPUT_END - va, cost
+    address: Any = np.int64(va)
+    mode = arrays.regimes[cb, R_MODE]
+    if mode != MODE_TRANSLATE:
+        if mode == MODE_BLOCKED:
+            return BLOCKED, 0, 0, 0, 0
+        address = sign_extended(address, arrays.regimes[cb, R_SIGN_BIT])
     row = find_micro(
-        arrays.tlb, arrays.tlb_state, STATE_TBU + tbu * U_COLS, arrays.regimes[cb, R_CONTEXT], va
+        arrays.tlb,
+        arrays.tlb_state,
+        STATE_TBU + (lane & LANE_TBU) * U_COLS,
+        arrays.regimes[cb, R_CONTEXT],
+        address,
     )
-    if row != 0:
-        arrays.counters[tbu, C_UTLB_HITS] += 1
-        pa = arrays.tlb[row, T_PA]
-        shift = arrays.tlb[row, T_PAGE] & CLASS_SHIFT
+    if row > 0:
+        arrays.counters[lane, C_UTLB_HITS + write] += 1
         attrs = arrays.tlb[row, T_ATTRS]
     else:
-        code, level, pa, shift, attrs, extra = _refill(arrays, tbu, cb, va)
+        if row < 0:
+            return TLBMCF, 0, 0, 0, cost
+        code, syndrome, row, attrs, extra = _refill(arrays, lane, cb, address, write)
         cost += extra
         if code != OK:
-            return settle(code, attrs, access, arrays.regimes[cb, R_WXN]), level, 0, 0, cost
-    if not permitted(attrs, access, arrays.regimes[cb, R_WXN]):
-        return PF, (attrs >> A_LEVEL_SHIFT) & 3, 0, 0, cost
-    within = va & ((1 << shift) - 1)
-    return 0, (attrs >> A_LEVEL_SHIFT) & 3, pa | within, (1 << shift) - within, cost
+            code, syndrome = settle(code, syndrome, attrs, access)
+            return code, syndrome, 0, 0, cost
+    if not permitted(attrs, access):
+        return PF, refused(arrays, row, attrs, address, access), 0, 0, cost
+    size = 1 << (arrays.tlb[row, T_PAGE] & CLASS_SHIFT)
+    within = address & (size - 1)
+    return 0, attrs, arrays.tlb[row, T_PA] | within, size - within, cost
 
 
 @njit
-def translate_many(arrays: Any, tbu: int, cb: int, vas: Any, access: int, pas_out: Any) -> Any:
+def translate_many(arrays: Any, lane: int, cb: int, vas: Any, access: int, pas_out: Any) -> Any:
     """Translate ``vas`` (uint64[:]) into ``pas_out`` (uint64[:]); the number done before the first fault."""
     for i in range(vas.shape[0]):
         va: Any = np.int64(vas[i])
-        code, _, pa, _, _ = translate(arrays, tbu, cb, va, access)
+        code, _, pa, _, _ = translate(arrays, lane, cb, va, access)
         if code != 0:
             return i
         pas_out[i] = pa

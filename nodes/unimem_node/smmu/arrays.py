@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from unimem_node.mmu._fast_cache import HEADER
 from unimem_node.mmu.regime import REGIME_COLS
 
-# Columns of `tlb`, one row an entry. Row 0 is never used: 0 ends a chain.
+# Columns of `tlb`, one row an entry. Row 0 is never used: 0 ends a chain. Behind the rows of the µTLBs and of
+# the macro TLB come those of the walk and IPA cache (`mmu._fast_cache`, same columns); behind all of these,
+# at M_IPAS + row, what a TLB entry of two stages has besides: its IPA in the first column.
 T_PAGE: Final = 0  # virtual page: address with the low bits replaced by the class code; 0 = empty
 T_CONTEXT: Final = 1  # whose address: see R_CONTEXT, or the context with GLOBAL_ASID for a global entry
 T_PA: Final = 2  # output address of the page
-T_ATTRS: Final = 3  # attributes as floor 1 packs them (A_*), WXN already applied
+T_ATTRS: Final = 3  # attributes as floor 1 packs them (A_*), permissions of both stages with WXN applied
 TLB_COLS: Final = 4
 
 # A class code says of what kind an entry is: its size, and whether any ASID may use it. `tlb_state` lists
@@ -25,6 +28,10 @@ CLASS_GLOBAL: Final = 64
 MAX_CLASSES: Final = 20  # 9 sizes over the three granules, contiguous ones included, global or not
 GLOBAL_ASID: Final = 0xFFFF
 
+# A context, the tag of an entry: VMID << 32 | bank << 16 | ASID, and above the VMID:
+WORLD_SHIFT: Final = 48  # NON_HYP, HYP, MONITOR (`tlb.World`), 2 bits
+CONTEXT_STAGE_2: Final = 1 << 50  # an entry of stage 2 alone
+
 # `tlb_state`: the macro TLB's shape, a section for each TBU, then (at the offsets given) pointers and links.
 M_FIRST: Final = 0  # first row in `tlb`
 M_WAYS: Final = 1
@@ -32,7 +39,10 @@ M_SET_MASK: Final = 2  # sets - 1
 M_POINTERS: Final = 3  # offset of the replacement pointers (way replaced next), one a set
 M_LINKS: Final = 4  # offset of the chain links, one a row of `tlb`
 M_TBUS: Final = 5
-M_CLASSES: Final = 6  # number of classes present, then their codes
+M_IPAS: Final = 6  # row in `tlb` at which the IPAs of its rows begin
+M_ROWS: Final = 7  # rows of the TLBs: 1 to M_ROWS - 1 are entries
+M_WALKS: Final = 8  # header of the walk and IPA cache (HEADER words)
+M_CLASSES: Final = M_WALKS + HEADER  # number of classes present, then their codes
 STATE_TBU: Final = M_CLASSES + 1 + MAX_CLASSES  # the section of TBU 0
 U_FIRST: Final = 0  # first row in `tlb`
 U_ENTRIES: Final = 1
@@ -43,7 +53,7 @@ BUCKETS: Final = 512  # a power of two, ≥ 4 × the largest µTLB
 U_COLS: Final = U_HEADS + BUCKETS
 
 # A row of `regimes` is floor 1's decoded regime followed by what the TLB needs to know of the bank.
-R_CONTEXT: Final = REGIME_COLS  # VMID << 32 | bank << 16 | ASID: the tag of this bank's entries
+R_CONTEXT: Final = REGIME_COLS  # the tag of this bank's entries (`tlb.context_of`)
 BANK_COLS: Final = REGIME_COLS + 1
 
 # `timing`, in picoseconds.
@@ -84,8 +94,8 @@ class Arrays(NamedTuple):
     mem8: Any  # uint8[:]: all of DRAM and OCM, bank after bank
     mem64: Any  # uint64[:]: the same bytes
     geometry: Any  # int64[4, 3]: (base, size, offset into mem8)
-    tlb: Any  # int64[entries + 1, TLB_COLS]: µTLB of each TBU first, then the macro TLB
+    tlb: Any  # int64[:, TLB_COLS]: µTLB of each TBU, macro TLB, walk and IPA cache; IPAs
     tlb_state: Any  # int64[:]: shape, classes present, replacement pointers, hash index
     regimes: Any  # int64[banks, BANK_COLS]
     timing: Any  # int64[T_COLS]
-    counters: Any  # int64[tbus, C_COLS]
+    counters: Any  # int64[LANES, C_COLS]

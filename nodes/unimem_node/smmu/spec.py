@@ -44,6 +44,9 @@ class SmmuSpec:
     micro_tlb_entries: tuple[int, ...] = (128, 32, 32, 128, 128, 128)
     macro_tlb_entries: int = 512
     macro_tlb_ways: int = 4
+    #: Walk cache and IPA cache share one RAM; 0 entries: there is none.
+    walk_cache_entries: int = 512
+    walk_cache_ways: int = 4
     spi: int = 155
     idr0: int = 0xFC01_3E30
     idr1: int = 0x3000_0F10
