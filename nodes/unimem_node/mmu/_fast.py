@@ -123,11 +123,11 @@ def may_by_stage_1(attrs: Any, wxn: int) -> Any:
     too. Execute: XN of the privilege; with WXN nothing that the privilege may write; privileged never what is
     writable unprivileged.
     """
-    user = (attrs // A_USER) & 1
-    write = 1 - ((attrs // A_READ_ONLY) & 1)
+    user = (attrs >> 6) & 1  # A_USER; by shifts, since a division of signed integers is none
+    write = 1 - ((attrs >> 7) & 1)
     user_write = user & write
-    user_execute = (1 - ((attrs // A_UXN) & 1)) & (1 - (wxn & user_write))
-    execute = (1 - ((attrs // A_PXN) & 1)) & (1 - (wxn & write)) & (1 - user_write)
+    user_execute = (1 - ((attrs >> 14) & 1)) & (1 - (wxn & user_write))
+    execute = (1 - ((attrs >> 13) & 1)) & (1 - (wxn & write)) & (1 - user_write)
     return user | user_write << 1 | 4 | write << 3 | user_execute * 0x30 | execute * 0xC0
 
 
