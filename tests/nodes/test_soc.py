@@ -87,8 +87,8 @@ def test_pl_masters_replace_the_platforms() -> None:
     ("masters", "message"),
     [
         ([CDMA, CDMA | {"base": 0xA008_0000}], r"cdma0 .* and cdma1 .* would both present stream 0x0200"),
-        ([CDMA, CDMA | {"axi_id": 1}], "device cdma1 at 0xa000_0000 overlaps cdma0"),
-        ([CDMA | {"base": 0xFD80_0000}], "device cdma0 at 0xfd80_0000 overlaps smmu"),
+        ([CDMA, CDMA | {"axi_id": 1}], "cdma1 at 0xa000_0000 overlaps cdma0"),
+        ([CDMA | {"base": 0xFD80_0000}], "cdma0 at 0xfd80_0000 overlaps smmu"),
         ([CDMA | {"type": "axi_dma"}], "pl_masters: 0: .*'axi_cdma', 'rdma'"),
     ],
 )

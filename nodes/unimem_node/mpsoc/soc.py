@@ -31,7 +31,7 @@ from unimem_node.dma import AxiCdma, CdmaSpec, ZdmaChannel
 from unimem_node.fabric import RdmaNi
 from unimem_node.memory import PhysicalMemory
 from unimem_node.mpsoc import platform as platforms
-from unimem_node.mpsoc.platform import AxiCdmaPart, Platform, RdmaPart
+from unimem_node.mpsoc.platform import Platform, PlMaster
 from unimem_node.smmu import Smmu
 from unimem_node.smmu.arrays import Arrays
 from unimem_node.smmu.wrapper import WRAPPER_SIZE
@@ -61,7 +61,7 @@ class Mpsoc:
         seed: int = 0,
         fast: bool = True,
         log: EventLog | None = None,
-        pl_masters: Iterable[Mapping[str, Any] | AxiCdmaPart | RdmaPart] | None = None,
+        pl_masters: Iterable[Mapping[str, Any] | PlMaster] | None = None,
     ) -> None:
         self.platform = platform if isinstance(platform, Platform) else platforms.load(platform)
         self.name = name
@@ -80,7 +80,8 @@ class Mpsoc:
         place = self.platform.smmu
         self.smmu = Smmu(self.memory, place.block, self.interrupts, self.scheduler, log, node=name)
         self.bus.attach("smmu", place.base, place.block.size, self.smmu)
-        self.bus.attach("smmu_reg", place.wrapper, WRAPPER_SIZE, self.smmu.wrapper)
+        if place.wrapper is not None:
+            self.bus.attach("smmu_reg", place.wrapper, WRAPPER_SIZE, self.smmu.wrapper)
 
         self.zdma: dict[str, ZdmaChannel] = {}
         for zdma in self.platform.zdma_specs():
