@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from unimem_node.mmu import regime
+from unimem_node.mmu import _fast_cache, regime
 from unimem_node.smmu import arrays as layout
 from unimem_node.smmu.arrays import Arrays
 
@@ -31,10 +31,10 @@ class _Node(ctypes.Structure):
 
 
 def _definitions() -> list[str]:
-    """Every integer constant of the two layouts as a -D definition."""
+    """Every integer constant of the layouts as a -D definition."""
     return [
         f"-D{name}={value}"
-        for module in (regime, layout)
+        for module in (regime, layout, _fast_cache)
         for name, value in vars(module).items()
         if name.isupper() and isinstance(value, int)
     ]
@@ -61,7 +61,7 @@ class CWalk:
             subprocess.run(command, check=True, capture_output=True, text=True)
             return cls(ctypes.CDLL(str(library)))
 
-    def translate_many(self, arrays: Arrays, tbu: int, cb: int, vas: Any, access: int, pas_out: Any) -> int:
+    def translate_many(self, arrays: Arrays, lane: int, cb: int, vas: Any, access: int, pas_out: Any) -> int:
         """As the function of that name in `unimem_node.smmu._fast`."""
         node = _Node(
             arrays.mem64.ctypes.data,
@@ -73,5 +73,5 @@ class CWalk:
             arrays.counters.ctypes.data,
         )
         return int(
-            self._run(ctypes.byref(node), tbu, cb, vas.ctypes.data, len(vas), access, pas_out.ctypes.data)
+            self._run(ctypes.byref(node), lane, cb, vas.ctypes.data, len(vas), access, pas_out.ctypes.data)
         )

@@ -84,7 +84,7 @@ def measure(quick: bool) -> Iterator[Figure]:
     """The four patterns, model and C in turn, medians."""
     soc = chip_with_one_gibibyte_mapped()
     resolved = soc.smmu.resolve(_STREAM)
-    route = (resolved.tbu, resolved.cb)
+    route = (soc.smmu.lane_of(_STREAM), resolved.cb)
     c = CWalk.build()
     rounds = 5 if quick else 15
     for name, vas in patterns().items():
