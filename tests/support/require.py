@@ -28,7 +28,24 @@ def _docker() -> str:
     return "" if done.returncode == 0 else f"no Docker engine answers: {done.stderr.strip()[-200:]}"
 
 
-_CHECKS = {"mosquitto": _mosquitto, "docker": _docker}
+def _qemu() -> str:
+    binary = qemu_binary()
+    if binary is None:
+        return "no qemu-system-aarch64 on this machine (Debian: apt-get install qemu-system-arm)"
+    try:
+        done = subprocess.run(
+            [binary, "-machine", "help"], capture_output=True, text=True, timeout=20, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return "qemu-system-aarch64 does not answer"
+    return (
+        ""
+        if "xlnx-zcu102" in done.stdout
+        else f"qemu-system-aarch64 has no xlnx-zcu102: {done.stderr[-200:]}"
+    )
+
+
+_CHECKS = {"mosquitto": _mosquitto, "docker": _docker, "qemu": _qemu}
 
 
 def mosquitto_binary() -> str | None:
@@ -36,8 +53,13 @@ def mosquitto_binary() -> str | None:
     return shutil.which("mosquitto", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
 
 
+def qemu_binary() -> str | None:
+    """Path of the emulator of 64-bit Arm machines, or None."""
+    return shutil.which("qemu-system-aarch64")
+
+
 def require(name: str) -> None:
-    """Go on only if `name` ("mosquitto", "docker") is here; else skip, or fail (`UNIMEM_REQUIRE`)."""
+    """Go on only if `name` ("mosquitto", "docker", "qemu") is here; else skip, or fail (`UNIMEM_REQUIRE`)."""
     missing = _CHECKS[name]()
     if not missing:
         return
