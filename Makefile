@@ -4,8 +4,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 NODES  ?= 4
+CHIP_TESTS := tests/conformance $(addprefix tests/nodes/test_,$(addsuffix .py,\
+	axi_dma bare_metal cdma descriptors dma_drivers dma_fast registers smmu smmu_faults smmu_registers \
+	smmu_scenarios smmu_streams soc tables tlb tlb_model walker walker_properties zdma))
 
-.PHONY: help demo test lint format bench proto proto-check clean
+.PHONY: help demo test lint format bench compliance coverage proto proto-check clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -25,6 +28,14 @@ demo: $(STAMP) ## four nodes in one process, the thesis' scenarios, a file moved
 
 test: $(STAMP) lint ## the whole test suite; parts whose engine or broker is missing are skipped with the reason
 	$(BIN)/python -m pytest
+
+compliance: $(STAMP) ## docs/compliance.md from the results of the whole suite
+	$(BIN)/python -m pytest --compliance write
+
+# Compiled code cannot be traced: the same source runs as Python here.
+coverage: $(STAMP) ## branches of mmu, smmu and dma that the tests of the chip cover; fails below 95 %
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q --cov --cov-report=json:$(VENV)/coverage.json $(CHIP_TESTS)
+	$(BIN)/python tests/support/branch_coverage.py $(VENV)/coverage.json
 
 lint: $(STAMP) ## ruff and mypy --strict
 	$(BIN)/ruff check .
