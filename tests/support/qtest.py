@@ -1,8 +1,8 @@
 """A QEMU machine on its test socket: registers and memory without a guest.
 
 QEMU's qtest protocol (docs/devel/testing/qtest.rst in its tree) is text, one line a command, one line an
-answer: ``writel ADDR VALUE`` → ``OK``, ``readl ADDR`` → ``OK 0xVALUE``. Lines ``IRQ raise N`` and ``IRQ lower N``
-may come before an answer, once a device's inputs are intercepted; of a GIC's, N is the SPI.
+answer: ``writel ADDR VALUE`` → ``OK``, ``readl ADDR`` → ``OK 0xVALUE``. Once the inputs of a device are
+intercepted, lines ``IRQ raise N`` and ``IRQ lower N`` may come before an answer; of a GIC's, N is the SPI.
 
 What a device does, it does before the answer. So commands are sent in batches, and QEMU's own limit is not
 the round trip. A machine that dies, or that does not answer in time, is reported with what it said on stderr.
@@ -59,8 +59,10 @@ class QemuMachine:
             listener.bind(str(path))
             listener.listen(1)
             self._process = subprocess.Popen(
-                [binary, "-machine", machine, "-S", "-display", "none", "-nodefaults", *arguments]
-                + ["-qtest", f"unix:{path}", "-qtest-log", "none"],
+                [
+                    *(binary, "-machine", machine, "-S", "-display", "none", "-nodefaults", *arguments),
+                    *("-qtest", f"unix:{path}", "-qtest-log", "none"),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,

@@ -38,11 +38,9 @@ def _qemu() -> str:
         )
     except subprocess.TimeoutExpired:
         return "qemu-system-aarch64 does not answer"
-    return (
-        ""
-        if "xlnx-zcu102" in done.stdout
-        else f"qemu-system-aarch64 has no xlnx-zcu102: {done.stderr[-200:]}"
-    )
+    if "xlnx-zcu102" in done.stdout:
+        return ""
+    return f"qemu-system-aarch64 has no xlnx-zcu102: {done.stderr[-200:]}"
 
 
 _CHECKS = {"mosquitto": _mosquitto, "docker": _docker, "qemu": _qemu}
