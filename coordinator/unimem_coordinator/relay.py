@@ -33,14 +33,19 @@ _UNARY: Final[dict[str, tuple[str, ...]]] = {
         "ReadMemory",
         "WriteMemory",
     ),
-    "BusService": ("Read", "Write"),
+    "BusService": ("Read", "Write", "ListDevices", "DescribeDevice"),
 }
 
-#: Service -> methods with a stream in each direction.
-_STREAMS: Final[dict[str, tuple[str, ...]]] = {"DmaService": ("Transfer",)}
+#: Service -> methods with a stream in each direction, or of answers only: on the way it is the same.
+_STREAMS: Final[dict[str, tuple[str, ...]]] = {
+    "BusService": ("WatchInterrupts",),
+    "DmaService": ("Transfer",),
+}
 
 #: Full names of the services that are relayed, at least in part.
-SERVICES: Final = tuple(node_pb2.DESCRIPTOR.services_by_name[name].full_name for name in (*_UNARY, *_STREAMS))
+SERVICES: Final = tuple(
+    node_pb2.DESCRIPTOR.services_by_name[name].full_name for name in dict.fromkeys((*_UNARY, *_STREAMS))
+)
 
 #: Metadata that belongs to one connection.
 _HOP_BY_HOP: Final = frozenset({"user-agent", "te", "content-type", "host"})
@@ -61,7 +66,8 @@ def handlers(shell: Shell, nodes: NodeClients) -> list[grpc.GenericRpcHandler[An
     ):
         for service, methods in services.items():
             full = node_pb2.DESCRIPTOR.services_by_name[service].full_name
-            found[full] = {name: wrap(relay(shell, nodes, f"/{full}/{name}")) for name in methods}
+            known = found.setdefault(full, {})
+            known.update({name: wrap(relay(shell, nodes, f"/{full}/{name}")) for name in methods})
     return [grpc.method_handlers_generic_handler(service, methods) for service, methods in found.items()]
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from unimem_node.bus import Bus, BusError
+from unimem_node.bus.registers import Register, RegisterFile
 from unimem_node.memory import MemoryBank, PhysicalMemory
 
 
@@ -18,6 +19,14 @@ class Probe:
 
     def write(self, offset: int, size: int, value: int) -> None:
         self.log.append(("write", offset, size, value))
+
+
+class Shown:
+    """A device that a debugger may look at."""
+
+    def __init__(self, registers: RegisterFile) -> None:
+        self.registers = registers
+        self.read, self.write, self.inspect = registers.read, registers.write, registers.inspect
 
 
 @pytest.fixture
@@ -132,3 +141,34 @@ def test_a_place_that_is_taken_or_bad_is_refused(
     with pytest.raises(ValueError, match=message):
         bus.attach("new", base, size, probe)
     assert len(bus.devices()) == 1
+
+
+def test_a_peek_of_registers_changes_nothing(bus: Bus) -> None:
+    table = (Register("COUNT", 0, writable=0, read_clear=0xF), Register("LONG", 8, size=8, reset=1 << 40 | 2))
+    registers = RegisterFile("device", 0x1000, table)
+    registers.poke("COUNT", 5)
+    bus.attach("device", 0xFD50_0000, 0x1000, Shown(registers))
+    assert bus.peek32(0xFD50_0000) == 5
+    assert bus.peek(0xFD50_0000, 16) == bytes([5, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0, 0])
+    assert bus.read32(0xFD50_0000) == 5
+    assert bus.peek32(0xFD50_0000) == 0
+    bus.write(0x100, b"memory")
+    assert bus.peek(0x100, 6) == b"memory"
+
+
+def test_what_cannot_be_looked_at_says_so(bus: Bus, probe: Probe) -> None:
+    with pytest.raises(BusError, match="probe at 0xfd80_0000 cannot be looked at without effects") as caught:
+        bus.peek32(0xFD80_0004)
+    assert caught.value.response == "SLVERR"
+    assert probe.log == []
+    for address, n in ((0xFD80_0001, 4), (0xFD80_0000, 3)):
+        with pytest.raises(BusError, match="in words"):
+            bus.peek(address, n)
+    with pytest.raises(BusError, match="nobody answers"):
+        bus.peek32(0xFD7F_0000)
+
+
+def test_devices_are_found_by_name(bus: Bus, probe: Probe) -> None:
+    assert bus.device("probe").base == 0xFD80_0000
+    with pytest.raises(KeyError, match="no device is called 'prob'; there are probe"):
+        bus.device("prob")

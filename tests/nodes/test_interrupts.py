@@ -115,3 +115,32 @@ def test_observers_hear_it_before_the_cpu() -> None:
 def test_numbers_a_gic_does_not_have_are_refused(spi: int) -> None:
     with pytest.raises(ValueError, match=f"SPI {spi}"):
         InterruptController().line(spi)
+
+
+def test_an_observer_that_has_left_hears_nothing() -> None:
+    gic = InterruptController()
+    one: list[bool] = []
+    two: list[bool] = []
+    leave = gic.subscribe(lambda spi, level: one.append(level))
+    gic.subscribe(lambda spi, level: two.append(level))
+    line = gic.line(5)
+    line.set(True)
+    leave()
+    line.set(False)
+    assert (one, two) == ([True], [True, False])
+
+
+def test_an_observer_may_leave_while_it_is_told() -> None:
+    gic = InterruptController()
+    heard: list[str] = []
+
+    def once(spi: int, level: bool) -> None:
+        heard.append("once")
+        leave()
+
+    leave = gic.subscribe(once)
+    gic.subscribe(lambda spi, level: heard.append("always"))
+    line = gic.line(5)
+    line.set(True)
+    line.set(False)
+    assert heard == ["once", "always", "always"]

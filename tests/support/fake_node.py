@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from unimem_node.bus.interrupts import InterruptController
 from unimem_node.clock import Scheduler
 from unimem_node.kernel.processes import KernelFault
 from unimem_node.memory import MemoryBank, PhysicalMemory
+from unimem_node.mpsoc.names import ChipPart, StreamRange
 
 WINDOW = 1 << 36
 PRIVATE_BASE = 0x10000
@@ -39,6 +41,9 @@ PRIVATE_BASE = 0x10000
 
 class FakeChip:
     def __init__(self) -> None:
+        self.platform = SimpleNamespace(name="fake")
+        self.parts = (ChipPart("device", "a device", (155,), (StreamRange(0x210, 16, "device", "slot"),)),)
+        self.streams = self.parts[0].streams
         self.memory = PhysicalMemory([MemoryBank("ddr", 0, 1 << 20)])
         self.bus = Bus(self.memory)
         self.interrupts = InterruptController()

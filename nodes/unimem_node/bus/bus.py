@@ -7,7 +7,7 @@ words of 4 or 8 bytes; anything else is answered SLVERR, an address at which nob
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from unimem_node.bus.errors import BusError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+    from unimem_node.bus.registers import RegisterFile
     from unimem_node.memory import PhysicalMemory
 
 
@@ -30,6 +31,20 @@ class Device(Protocol):
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Write `value` (unsigned, `size` bytes) to the register at `offset`."""
+        ...
+
+
+@runtime_checkable
+class Inspectable(Protocol):
+    """A device that a debugger may look at: it has a table of registers, and shows them without effects."""
+
+    @property
+    def registers(self) -> RegisterFile:
+        """What it shows."""
+        ...
+
+    def inspect(self, offset: int, size: int) -> int:
+        """Return the value of the register at `offset` as it is: nothing is cleared or set off."""
         ...
 
 
@@ -113,6 +128,36 @@ class Bus:
         self._check_words(pa, n)
         for i in range(0, n, 4):
             self._device_write(pa + i, 4, int.from_bytes(source[i : i + 4], "little"))
+
+    def peek32(self, address: int) -> int:
+        """Return the 32-bit word at `address` as a debugger sees it: without effects on a device."""
+        return int.from_bytes(self.peek(address, 4), "little")
+
+    def peek(self, pa: int, n: int) -> bytes:
+        """Return `n` bytes from `pa` without effects: memory, or whole 32-bit registers.
+
+        Raises `BusError` as `read` does, and SLVERR for a device that cannot be looked at.
+        """
+        if self.memory.find(pa, n) >= 0:
+            return self.memory.read(pa, n)
+        self._check_words(pa, n)
+        region = self._region(pa, n)
+        device = region.device
+        if not isinstance(device, Inspectable):
+            raise BusError(
+                pa, "SLVERR", f"{region.name} at {fmt(region.base)} cannot be looked at without effects"
+            )
+        start = pa - region.base
+        words = (device.inspect(start + i, 4) for i in range(0, n, 4))
+        return b"".join(word.to_bytes(4, "little") for word in words)
+
+    def device(self, name: str) -> Region:
+        """Return the device called `name`; raises `KeyError` naming those there are."""
+        for region in self._regions:
+            if region.name == name:
+                return region
+        known = ", ".join(region.name for region in self._regions) or "none"
+        raise KeyError(f"no device is called {name!r}; there are {known}")
 
     def view(self, pa: int, n: int) -> npt.NDArray[np.uint8]:
         """Return memory's bytes ``[pa, pa + n)`` themselves; registers cannot be viewed (DECERR)."""

@@ -54,9 +54,10 @@ class InterruptController:
         """Return the interrupts now asserted, ascending."""
         return sorted(self._high)
 
-    def subscribe(self, fn: Observer) -> None:
-        """Call ``fn(spi, level)`` on each change, before the CPU takes it."""
+    def subscribe(self, fn: Observer) -> Callable[[], None]:
+        """Call ``fn(spi, level)`` on each change, before the CPU takes it; returns what ends that."""
         self._observers.append(fn)
+        return lambda: self._observers.remove(fn)
 
     def connect_cpu(self, handler: Handler) -> None:
         """Let `handler` take interrupts from now on; those already asserted are taken at once."""
@@ -73,7 +74,7 @@ class InterruptController:
             del self._high[spi]
         if bool(before) == bool(after):
             return
-        for fn in self._observers:
+        for fn in tuple(self._observers):
             fn(spi, bool(after))
         if after and self._handler is not None:
             self._risen.append(spi)

@@ -61,6 +61,9 @@ class Register:
 
     `writable` are the bits software can store (-1: all), `w1c` those cleared by writing one (never stored),
     `read_clear` those cleared by reading. ``writable=0`` with an action on writes is a command register.
+    `reset` is that of the first, the next ones have `reset_step` more each. `low_acts`: the action of a 64-bit
+    command runs when its lower half is written; an upper half written alone before is kept for it. `access`:
+    the manuals' letters, where they do not follow from the rest.
     """
 
     name: str
@@ -74,6 +77,9 @@ class Register:
     stride: int = 4
     fields: tuple[Field, ...] = ()
     doc: str = ""
+    reset_step: int = 0
+    low_acts: bool = False
+    access: str = ""
 
     def __post_init__(self) -> None:
         if self.size not in (4, 8) or self.offset % self.size:
@@ -89,6 +95,10 @@ class Register:
     def mask(self) -> int:
         """All bits the register has."""
         return (1 << (8 * self.size)) - 1
+
+    def reset_of(self, index: int = 0) -> int:
+        """Value of the `index`-th of an array of registers out of reset."""
+        return self.reset + index * self.reset_step
 
     def at(self, index: int = 0) -> int:
         """Offset of the `index`-th of an array of registers."""
@@ -178,13 +188,17 @@ class RegisterFile:
         self._values: dict[str, list[int]] = {}
         self._on_write: dict[str, WriteAction] = {}
         self._on_read: dict[str, ReadAction] = {}
-        self._undefined: set[int] = set()
+        self._refreshing: set[str] = set()
+        self._on_undefined: Callable[[int], None] | None = None
+        self._logged: set[tuple[int, int]] = set()
+        self._upper: dict[tuple[str, int], int] = {}  # upper halves of commands written alone
         self.reset()
 
     def reset(self) -> None:
         """Put every register to its reset value; no actions run."""
         for register in self.table:
-            self._values[register.name] = [register.reset] * register.count
+            self._values[register.name] = [register.reset_of(index) for index in range(register.count)]
+        self._upper.clear()
 
     def register(self, name: str) -> Register:
         """Return the row called `name`; raises `KeyError`."""
@@ -208,11 +222,20 @@ class RegisterFile:
             raise ValueError(f"{self.name}: {name} has an action on writes already")
         self._on_write[self._by_name[name].name] = fn
 
-    def on_read(self, name: str, fn: ReadAction) -> None:
-        """Run ``fn(index)`` before each read of `name`; it may `poke` what shall be returned."""
+    def on_read(self, name: str, fn: ReadAction, *, refreshes: bool = False) -> None:
+        """Run ``fn(index)`` before each read of `name`; it may `poke` what shall be returned.
+
+        `refreshes`: the action does nothing else, so that `inspect` may run it too.
+        """
         if name in self._on_read:
             raise ValueError(f"{self.name}: {name} has an action on reads already")
         self._on_read[self._by_name[name].name] = fn
+        if refreshes:
+            self._refreshing.add(name)
+
+    def on_undefined(self, fn: Callable[[int], None]) -> None:
+        """Run ``fn(offset)`` at each access to a word that no register is at; it may raise `BusError`."""
+        self._on_undefined = fn
 
     def read(self, offset: int, size: int) -> int:
         """Read as the bus does."""
@@ -237,6 +260,20 @@ class RegisterFile:
         elif word is not None:
             self._write(word.register, word.index, value << word.shift, _WORD << word.shift)
 
+    def inspect(self, offset: int, size: int) -> int:
+        """Read as a debugger does: nothing is cleared, set off or logged; where no register is, zero."""
+        if size not in (4, 8) or offset % size:
+            raise BusError(offset, "SLVERR", f"{self.name}: {size}-byte peek at offset {fmt(offset)}")
+        if size == 8:
+            return self.inspect(offset, 4) | self.inspect(offset + 4, 4) << 32
+        word = self._words.get(offset)
+        if word is None:
+            return 0
+        name = word.register.name
+        if name in self._refreshing:
+            self._on_read[name](word.index)
+        return self._values[name][word.index] >> word.shift & _WORD
+
     def describe(self) -> list[RegisterRow]:
         """Return the table for documentation, by offset."""
         rows = []
@@ -244,18 +281,24 @@ class RegisterFile:
             bits = [f"{f.high}:{f.low}" if f.high > f.low else f"{f.low}" for f in r.fields]
             fields = " · ".join(f"{b} {f.name}" for b, f in zip(bits, r.fields, strict=True))
             rows.append(
-                RegisterRow(r.name, r.offset, r.size, r.count, r.stride, r.reset, _access(r), fields, r.doc)
+                RegisterRow(r.name, r.offset, r.size, r.count, r.stride, r.reset, access_of(r), fields, r.doc)
             )
         return rows
 
     def _lookup(self, offset: int, size: int, verb: str) -> _Word | None:
         """Return what is at a word offset; refuses sizes and alignments registers do not have."""
         if size not in (4, 8) or offset % size:
+            if (offset, size) not in self._logged:
+                self._logged.add((offset, size))
+                _log.warning("%s: %d-byte %s at offset %s (SLVERR)", self.name, size, verb, fmt(offset))
             raise BusError(offset, "SLVERR", f"{self.name}: {size}-byte {verb} at offset {fmt(offset)}")
         word = self._words.get(offset)
-        if word is None and size == 4 and offset not in self._undefined:
-            self._undefined.add(offset)
-            _log.warning("%s: %s of undefined register at offset %s (RAZ/WI)", self.name, verb, fmt(offset))
+        if word is None and size == 4:
+            if (offset, size) not in self._logged:
+                self._logged.add((offset, size))
+                _log.warning("%s: %s of undefined register at offset %s (RAZ/WI)", self.name, verb, fmt(offset))
+            if self._on_undefined is not None:
+                self._on_undefined(offset)
         return word
 
     def _read(self, register: Register, index: int, lanes: int) -> int:
@@ -279,8 +322,10 @@ class RegisterFile:
             action(index, old, value | (old & ~lanes & ~register.w1c & register.mask))
 
 
-def _access(register: Register) -> str:
-    """Say in the manuals' letters how software may use a register."""
+def access_of(register: Register) -> str:
+    """How software may use a register, in the manuals' letters."""
+    if register.access:
+        return register.access
     if register.w1c:
         return "W1C" if not register.writable & ~register.w1c & register.mask else "RW/W1C"
     access = "RW" if register.writable else "RO/WO"

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from unimem.wire import COMPLETION, FrameError, Status
 from unimem_node.bus.interrupts import Line
+from unimem_node.bus.registers import RegisterFile
 from unimem_node.clock import EventLog, Scheduler
 from unimem_node.memory import PhysicalMemory
 from unimem_node.smmu import Smmu
@@ -94,6 +95,15 @@ class RdmaNi:
     def write(self, offset: int, size: int, value: int) -> None:
         """A register, as the bus writes it."""
         self._registers.file.write(offset, size, value)
+
+    def inspect(self, offset: int, size: int) -> int:
+        """A register, as a debugger reads it: without effects."""
+        return self._registers.file.inspect(offset, size)
+
+    @property
+    def registers(self) -> RegisterFile:
+        """The register block."""
+        return self._registers.file
 
     # ---- configuration ------------------------------------------------------------------------------
 

@@ -77,8 +77,8 @@ class NiRegisters:
         self.file.on_write("WINDOW_BASE", self._window)
         self.file.on_write("WINDOW_SIZE", self._window)
         self.file.on_write("PD_SLOT", self._bind)
-        self.file.on_read("PD_USED", self._used)
-        self.file.on_read("CLOCK", self._clock)
+        self.file.on_read("PD_USED", self._used, refreshes=True)
+        self.file.on_read("CLOCK", self._clock, refreshes=True)
         core.miss = self.miss
 
     def miss(self, domain: int) -> Status:

@@ -31,6 +31,7 @@ from unimem_node.dma import AxiCdma, CdmaSpec, ZdmaChannel
 from unimem_node.fabric import RdmaNi
 from unimem_node.memory import PhysicalMemory
 from unimem_node.mpsoc import platform as platforms
+from unimem_node.mpsoc.names import parts_of, streams_of
 from unimem_node.mpsoc.platform import Platform, PlMaster
 from unimem_node.smmu import Smmu
 from unimem_node.smmu.arrays import Arrays
@@ -71,6 +72,10 @@ class Mpsoc:
         self.scheduler = scheduler if scheduler is not None else Scheduler()
         masters = self.platform.pl.masters if pl_masters is None else platforms.parse_masters(pl_masters)
         pl_specs = self.platform.pl_specs(masters)
+        #: The devices on the bus: what they are, their interrupts and streams.
+        self.parts = parts_of(self.platform, pl_specs)
+        #: Whose the stream IDs are; ranges may lie in one another.
+        self.streams = streams_of(self.platform, self.parts)
         self.memory = PhysicalMemory(self.platform.memory.banks(memory_bytes))
         self.bus = Bus(self.memory)
         self.interrupts = InterruptController()

@@ -100,19 +100,28 @@ def refusal_of(error: Exception) -> Refusal:
 
 
 Unary = Callable[[Any], Any]
+#: For a stream of answers the first argument is the request, for one in each direction it means nothing.
 Stream = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[None]]
 
 
 def unary_service(
-    descriptor: ServiceDescriptor, methods: Mapping[str, Unary]
+    descriptor: ServiceDescriptor, methods: Mapping[str, Unary], streams: Mapping[str, Stream] | None = None
 ) -> grpc.GenericRpcHandler[Any, Any]:
-    """A handler for the unary `methods` (name -> request to response) of the service in `descriptor`."""
-    handlers = {}
+    """A handler for the unary `methods` (name -> request to response) of the service in `descriptor`.
+
+    `streams` are its methods that answer one request with many messages: bytes, written to the context.
+    """
+    handlers: dict[str, Any] = {}
     for method in descriptor.methods:
         request_class = message_factory.GetMessageClass(method.input_type)
-        handlers[method.name] = grpc.unary_unary_rpc_method_handler(
-            _answer(methods[method.name], request_class)
-        )
+        if streams and method.name in streams:
+            handlers[method.name] = grpc.unary_stream_rpc_method_handler(
+                _guard(_parsing(streams[method.name], request_class))
+            )
+        else:
+            handlers[method.name] = grpc.unary_unary_rpc_method_handler(
+                _answer(methods[method.name], request_class)
+            )
     return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
 
 
@@ -137,10 +146,17 @@ def _answer(method: Unary, request_class: Any) -> Any:
     return answer
 
 
+def _parsing(method: Stream, request_class: Any) -> Stream:
+    async def stream(raw: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await method(request_class.FromString(raw), context)
+
+    return stream
+
+
 def _guard(method: Stream) -> Any:
-    async def stream(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         try:
-            await method(_, context)
+            await method(request, context)
         except (grpc.aio.AbortError, grpc.aio.UsageError):
             raise
         except Exception as error:

@@ -62,6 +62,7 @@ class NodeServer:
         self._membership: Membership | None = None
         self._transport: GrpcTransport | None = None
         self._telemetry: Telemetry | None = None
+        self._bus_service: BusService | None = None
         self._health: Any = vars(health)["aio"].HealthServicer()
         self.host: NodeHost | None = None
         self.port = 0
@@ -105,10 +106,11 @@ class NodeServer:
         self._transport = GrpcTransport(host, me, connect_timeout=settings.connect_timeout_s)
         host.connect(self._transport)
         host.set_routes([about])
+        self._bus_service = BusService(host)
         server.add_generic_rpc_handlers(
             (
                 NodeService(host, about).handler(),
-                BusService(host).handler(),
+                self._bus_service.handler(),
                 DmaService(host).handler(),
                 FabricService(self._transport).handler(),
             )
@@ -138,9 +140,12 @@ class NodeServer:
         if self._membership is not None:
             await self._membership.leave(_LEAVE_S)
         if self.host is not None:
-            self.host.domains.end_all(
-                Refusal(grpc.StatusCode.UNAVAILABLE, "STOPPING", f"node {self.host.node.name} is stopping")
+            stopping = Refusal(
+                grpc.StatusCode.UNAVAILABLE, "STOPPING", f"node {self.host.node.name} is stopping"
             )
+            self.host.domains.end_all(stopping)
+            if self._bus_service is not None:
+                self._bus_service.end_all(stopping)
         if self._transport is not None:
             self._transport.close()
             await self._transport.wait_closed()

@@ -121,6 +121,10 @@ class Smmu:
         """Write a register as the bus does."""
         self.registers.write(_unaliased(offset), size, value)
 
+    def inspect(self, offset: int, size: int) -> int:
+        """Read a register as a debugger does: without effects."""
+        return self.registers.inspect(_unaliased(offset), size)
+
     def reset(self) -> None:
         """Reset state: everything bypasses, the TLBs are empty, no fault is recorded."""
         self.registers.reset()

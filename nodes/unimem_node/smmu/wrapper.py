@@ -36,6 +36,10 @@ class SmmuWrapper:
         """Write as the bus does."""
         self.registers.write(offset, size, value)
 
+    def inspect(self, offset: int, size: int) -> int:
+        """Read a register as a debugger does: without effects."""
+        return self.registers.inspect(offset, size)
+
     def drive(self, sources: int) -> None:
         """Take over the levels of the interrupt sources (ISR_* bits)."""
         self._sources = sources

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from unimem.v1 import types_pb2 as unimem_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14unimem/v1/node.proto\x12\tunimem.v1\x1a\x15unimem/v1/types.proto\"\x12\n\x10GetStatusRequest\"\xe3\x02\n\x11GetStatusResponse\x12\x1d\n\x04node\x18\x01 \x01(\x0b\x32\x0f.unimem.v1.Node\x12\x17\n\x0fvirtual_time_ns\x18\x02 \x01(\x03\x12<\n\x08\x63ounters\x18\x03 \x03(\x0b\x32*.unimem.v1.GetStatusResponse.CountersEntry\x12\x16\n\x0eresident_bytes\x18\x04 \x01(\x04\x12\r\n\x05pdids\x18\x05 \x03(\r\x12\x36\n\x05peers\x18\x06 \x03(\x0b\x32\'.unimem.v1.GetStatusResponse.PeersEntry\x12\x1a\n\x12pending_interrupts\x18\x07 \x03(\r\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a,\n\nPeersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"0\n\x11OpenDomainRequest\x12\x0c\n\x04pdid\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\t\"\"\n\x12OpenDomainResponse\x12\x0c\n\x04\x61sid\x18\x01 \x01(\r\"1\n\x12\x43loseDomainRequest\x12\x0c\n\x04pdid\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\t\"\x15\n\x13\x43loseDomainResponse\"o\n\x10MapRegionRequest\x12\x0b\n\x03gva\x18\x01 \x01(\x06\x12\x0e\n\x06length\x18\x02 \x01(\x04\x12\x0c\n\x04pdid\x18\x03 \x01(\r\x12!\n\x06rights\x18\x04 \x01(\x0e\x32\x11.unimem.v1.Rights\x12\r\n\x05owner\x18\x05 \x01(\x08\"\x13\n\x11MapRegionResponse\"/\n\x12UnmapRegionRequest\x12\x0b\n\x03gva\x18\x01 \x01(\x06\x12\x0c\n\x04pdid\x18\x02 \x01(\r\"\x15\n\x13UnmapRegionResponse\"_\n\x10MapMemoryRequest\x12\x0c\n\x04pdid\x18\x01 \x01(\r\x12\n\n\x02va\x18\x02 \x01(\x06\x12\x0e\n\x06length\x18\x03 \x01(\x04\x12!\n\x06rights\x18\x04 \x01(\x0e\x32\x11.unimem.v1.Rights\"\x1f\n\x11MapMemoryResponse\x12\n\n\x02va\x18\x01 \x01(\x06\">\n\x12UnmapMemoryRequest\x12\x0c\n\x04pdid\x18\x01 \x01(\r\x12\n\n\x02va\x18\x02 \x01(\x06\x12\x0e\n\x06length\x18\x03 \x01(\x04\"\x15\n\x13UnmapMemoryResponse\"c\n\x14ProtectMemoryRequest\x12\x0c\n\x04pdid\x18\x01 \x01(\r\x12\n\n\x02va\x18\x02 \x01(\x06\x12\x0e\n\x06length\x18\x03 \x01(\x04\x12!\n\x06rights\x18\x04 \x01(\x0e\x32\x11.unimem.v1.Rights\"\x17\n\x15ProtectMemoryResponse\"=\n\x11ReadMemoryRequest\x12\x0c\n\x04pdid\x18\x01 \x01(\r\x12\n\n\x02va\x18\x02 \x01(\x06\x12\x0e\n\x06length\x18\x03 \x01(\x04\"\"\n\x12ReadMemoryResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"<\n\x12WriteMemoryRequest\x12\x0c\n\x04pdid\x18\x01 \x01(\r\x12\n\n\x02va\x18\x02 \x01(\x06\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x15\n\x13WriteMemoryResponse\"=\n\x0bReadRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x06\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06length\x18\x03 \x01(\x04\"+\n\x0cReadResponse\x12\r\n\x05value\x18\x01 \x01(\x06\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"K\n\x0cWriteRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x06\x12\r\n\x05width\x18\x02 \x01(\r\x12\r\n\x05value\x18\x03 \x01(\x06\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x0f\n\rWriteResponse\"G\n\x0fTransferRequest\x12\x0e\n\x06packed\x18\x01 \x01(\x0c\x12$\n\x04work\x18\x02 \x03(\x0b\x32\x16.unimem.v1.WorkRequest\"N\n\x10TransferResponse\x12\x0e\n\x06packed\x18\x01 \x01(\x0c\x12*\n\x0b\x63ompletions\x18\x02 \x03(\x0b\x32\x15.unimem.v1.Completion\"\xa8\x01\n\x0bWorkRequest\x12\r\n\x05wr_id\x18\x01 \x01(\x06\x12!\n\x06opcode\x18\x02 \x01(\x0e\x32\x11.unimem.v1.Opcode\x12\x0b\n\x03src\x18\x03 \x01(\x06\x12\x0b\n\x03\x64st\x18\x04 \x01(\x06\x12\x0e\n\x06length\x18\x05 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\x12\x0f\n\x07operand\x18\x07 \x01(\x06\x12\x0f\n\x07\x63ompare\x18\x08 \x01(\x06\x12\r\n\x05\x66\x65nce\x18\t \x01(\x08\"\xc0\x02\n\nCompletion\x12\r\n\x05wr_id\x18\x01 \x01(\x06\x12\x0e\n\x06status\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\x12\r\n\x05value\x18\x05 \x01(\x06\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\x12\x10\n\x08\x64\x65\x66inite\x18\x07 \x01(\x08\x12\x0c\n\x04node\x18\x08 \x01(\t\x12%\n\x08syndrome\x18\t \x01(\x0b\x32\x13.unimem.v1.Syndrome\x12\x11\n\tposted_ns\x18\n \x01(\x03\x12\x14\n\x0c\x63ompleted_ns\x18\x0b \x01(\x03\x12\x36\n\ttiming_ns\x18\x0c \x03(\x0b\x32#.unimem.v1.Completion.TimingNsEntry\x1a/\n\rTimingNsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x8b\x01\n\x08Syndrome\x12\x0c\n\x04iova\x18\x01 \x01(\x06\x12\x11\n\tstream_id\x18\x02 \x01(\r\x12\x14\n\x0c\x63ontext_bank\x18\x03 \x01(\r\x12\r\n\x05stage\x18\x04 \x01(\r\x12\r\n\x05level\x18\x05 \x01(\r\x12\r\n\x05write\x18\x06 \x01(\x08\x12\x0b\n\x03\x66sr\x18\x07 \x01(\r\x12\x0e\n\x06\x66synr0\x18\x08 \x01(\r\" \n\x0f\x45xchangeRequest\x12\r\n\x05\x66rame\x18\x01 \x01(\x0c\"!\n\x10\x45xchangeResponse\x12\r\n\x05\x66rame\x18\x01 \x01(\x0c*\x83\x01\n\x06Opcode\x12\x16\n\x12OPCODE_UNSPECIFIED\x10\x00\x12\x10\n\x0cOPCODE_WRITE\x10\x01\x12\x0f\n\x0bOPCODE_READ\x10\x02\x12\x14\n\x10OPCODE_FETCH_ADD\x10\x03\x12\x17\n\x13OPCODE_COMPARE_SWAP\x10\x04\x12\x0f\n\x0bOPCODE_SWAP\x10\x05\x32\x87\x06\n\x0bNodeService\x12\x46\n\tGetStatus\x12\x1b.unimem.v1.GetStatusRequest\x1a\x1c.unimem.v1.GetStatusResponse\x12I\n\nOpenDomain\x12\x1c.unimem.v1.OpenDomainRequest\x1a\x1d.unimem.v1.OpenDomainResponse\x12L\n\x0b\x43loseDomain\x12\x1d.unimem.v1.CloseDomainRequest\x1a\x1e.unimem.v1.CloseDomainResponse\x12\x46\n\tMapRegion\x12\x1b.unimem.v1.MapRegionRequest\x1a\x1c.unimem.v1.MapRegionResponse\x12L\n\x0bUnmapRegion\x12\x1d.unimem.v1.UnmapRegionRequest\x1a\x1e.unimem.v1.UnmapRegionResponse\x12\x46\n\tMapMemory\x12\x1b.unimem.v1.MapMemoryRequest\x1a\x1c.unimem.v1.MapMemoryResponse\x12L\n\x0bUnmapMemory\x12\x1d.unimem.v1.UnmapMemoryRequest\x1a\x1e.unimem.v1.UnmapMemoryResponse\x12R\n\rProtectMemory\x12\x1f.unimem.v1.ProtectMemoryRequest\x1a .unimem.v1.ProtectMemoryResponse\x12I\n\nReadMemory\x12\x1c.unimem.v1.ReadMemoryRequest\x1a\x1d.unimem.v1.ReadMemoryResponse\x12L\n\x0bWriteMemory\x12\x1d.unimem.v1.WriteMemoryRequest\x1a\x1e.unimem.v1.WriteMemoryResponse2\x81\x01\n\nBusService\x12\x37\n\x04Read\x12\x16.unimem.v1.ReadRequest\x1a\x17.unimem.v1.ReadResponse\x12:\n\x05Write\x12\x17.unimem.v1.WriteRequest\x1a\x18.unimem.v1.WriteResponse2U\n\nDmaService\x12G\n\x08Transfer\x12\x1a.unimem.v1.TransferRequest\x1a\x1b.unimem.v1.TransferResponse(\x01\x30\x01\x32X\n\rFabricService\x12G\n\x08\x45xchange\x12\x1a.unimem.v1.ExchangeRequest\x1a\x1b.unimem.v1.ExchangeResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14unimem/v1/node.proto\x12\tunimem.v1\x1a\x15unimem/v1/types.proto\"\x12\n\x10GetStatusRequest\"\xe3\x02\n\x11GetStatusResponse\x12\x1d\n\x04node\x18\x01 \x01(\x0b\x32\x0f.unimem.v1.Node\x12\x17\n\x0fvirtual_time_ns\x18\x02 \x01(\x03\x12<\n\x08\x63ounters\x18\x03 \x03(\x0b\x32*.unimem.v1.GetStatusResponse.CountersEntry\x12\x16\n\x0eresident_bytes\x18\x04 \x01(\x04\x12\r\n\x05pdids\x18\x05 \x03(\r\x12\x36\n\x05peers\x18\x06 \x03(\x0b\x32\'.unimem.v1.GetStatusResponse.PeersEntry\x12\x1a\n\x12pending_interrupts\x18\x07 \x03(\r\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a,\n\nPeersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"0\n\x11OpenDomainRequest\x12\x0c\n\x04pdid\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\t\"\"\n\x12OpenDomainResponse\x12\x0c\n\x04\x61sid\x18\x01 \x01(\r\"1\n\x12\x43loseDomainRequest\x12\x0c\n\x04pdid\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\t\"\x15\n\x13\x43loseDomainResponse\"o\n\x10MapRegionRequest\x12\x0b\n\x03gva\x18\x01 \x01(\x06\x12\x0e\n\x06length\x18\x02 \x01(\x04\x12\x0c\n\x04pdid\x18\x03 \x01(\r\x12!\n\x06rights\x18\x04 \x01(\x0e\x32\x11.unimem.v1.Rights\x12\r\n\x05owner\x18\x05 \x01(\x08\"\x13\n\x11MapRegionResponse\"/\n\x12UnmapRegionRequest\x12\x0b\n\x03gva\x18\x01 \x01(\x06\x12\x0c\n\x04pdid\x18\x02 \x01(\r\"\x15\n\x13UnmapRegionResponse\"_\n\x10MapMemoryRequest\x12\x0c\n\x04pdid\x18\x01 \x01(\r\x12\n\n\x02va\x18\x02 \x01(\x06\x12\x0e\n\x06length\x18\x03 \x01(\x04\x12!\n\x06rights\x18\x04 \x01(\x0e\x32\x11.unimem.v1.Rights\"\x1f\n\x11MapMemoryResponse\x12\n\n\x02va\x18\x01 \x01(\x06\">\n\x12UnmapMemoryRequest\x12\x0c\n\x04pdid\x18\x01 \x01(\r\x12\n\n\x02va\x18\x02 \x01(\x06\x12\x0e\n\x06length\x18\x03 \x01(\x04\"\x15\n\x13UnmapMemoryResponse\"c\n\x14ProtectMemoryRequest\x12\x0c\n\x04pdid\x18\x01 \x01(\r\x12\n\n\x02va\x18\x02 \x01(\x06\x12\x0e\n\x06length\x18\x03 \x01(\x04\x12!\n\x06rights\x18\x04 \x01(\x0e\x32\x11.unimem.v1.Rights\"\x17\n\x15ProtectMemoryResponse\"=\n\x11ReadMemoryRequest\x12\x0c\n\x04pdid\x18\x01 \x01(\r\x12\n\n\x02va\x18\x02 \x01(\x06\x12\x0e\n\x06length\x18\x03 \x01(\x04\"\"\n\x12ReadMemoryResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"<\n\x12WriteMemoryRequest\x12\x0c\n\x04pdid\x18\x01 \x01(\r\x12\n\n\x02va\x18\x02 \x01(\x06\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x15\n\x13WriteMemoryResponse\"K\n\x0bReadRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x06\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06length\x18\x03 \x01(\x04\x12\x0c\n\x04peek\x18\x04 \x01(\x08\"+\n\x0cReadResponse\x12\r\n\x05value\x18\x01 \x01(\x06\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"K\n\x0cWriteRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x06\x12\r\n\x05width\x18\x02 \x01(\r\x12\r\n\x05value\x18\x03 \x01(\x06\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x0f\n\rWriteResponse\"&\n\x16WatchInterruptsRequest\x12\x0c\n\x04spis\x18\x01 \x03(\r\"_\n\x17WatchInterruptsResponse\x12\x0b\n\x03spi\x18\x01 \x01(\r\x12\r\n\x05level\x18\x02 \x01(\x08\x12\x17\n\x0fvirtual_time_ns\x18\x03 \x01(\x03\x12\x0f\n\x07\x64ropped\x18\x04 \x01(\x04\"\x14\n\x12ListDevicesRequest\"w\n\x13ListDevicesResponse\x12\x10\n\x08platform\x18\x01 \x01(\t\x12%\n\x07\x64\x65vices\x18\x02 \x03(\x0b\x32\x14.unimem.v1.BusDevice\x12\'\n\x07streams\x18\x03 \x03(\x0b\x32\x16.unimem.v1.StreamRange\"Q\n\tBusDevice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x02 \x01(\x06\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0c\n\x04what\x18\x04 \x01(\t\x12\x0c\n\x04spis\x18\x05 \x03(\r\"I\n\x0bStreamRange\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06member\x18\x04 \x01(\t\"%\n\x15\x44\x65scribeDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"j\n\x16\x44\x65scribeDeviceResponse\x12$\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x14.unimem.v1.BusDevice\x12*\n\tregisters\x18\x02 \x03(\x0b\x32\x17.unimem.v1.RegisterInfo\"\xbf\x01\n\x0cRegisterInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\r\n\x05\x63ount\x18\x04 \x01(\r\x12\x0e\n\x06stride\x18\x05 \x01(\r\x12\r\n\x05reset\x18\x06 \x01(\x06\x12\x0e\n\x06\x61\x63\x63\x65ss\x18\x07 \x01(\t\x12\x0b\n\x03\x64oc\x18\x08 \x01(\t\x12$\n\x06\x66ields\x18\t \x03(\x0b\x32\x14.unimem.v1.FieldInfo\x12\x12\n\nreset_step\x18\n \x01(\x04\"A\n\tFieldInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04high\x18\x02 \x01(\r\x12\x0b\n\x03low\x18\x03 \x01(\r\x12\x0b\n\x03\x64oc\x18\x04 \x01(\t\"G\n\x0fTransferRequest\x12\x0e\n\x06packed\x18\x01 \x01(\x0c\x12$\n\x04work\x18\x02 \x03(\x0b\x32\x16.unimem.v1.WorkRequest\"N\n\x10TransferResponse\x12\x0e\n\x06packed\x18\x01 \x01(\x0c\x12*\n\x0b\x63ompletions\x18\x02 \x03(\x0b\x32\x15.unimem.v1.Completion\"\xa8\x01\n\x0bWorkRequest\x12\r\n\x05wr_id\x18\x01 \x01(\x06\x12!\n\x06opcode\x18\x02 \x01(\x0e\x32\x11.unimem.v1.Opcode\x12\x0b\n\x03src\x18\x03 \x01(\x06\x12\x0b\n\x03\x64st\x18\x04 \x01(\x06\x12\x0e\n\x06length\x18\x05 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\x12\x0f\n\x07operand\x18\x07 \x01(\x06\x12\x0f\n\x07\x63ompare\x18\x08 \x01(\x06\x12\r\n\x05\x66\x65nce\x18\t \x01(\x08\"\xc0\x02\n\nCompletion\x12\r\n\x05wr_id\x18\x01 \x01(\x06\x12\x0e\n\x06status\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\x12\r\n\x05value\x18\x05 \x01(\x06\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\x12\x10\n\x08\x64\x65\x66inite\x18\x07 \x01(\x08\x12\x0c\n\x04node\x18\x08 \x01(\t\x12%\n\x08syndrome\x18\t \x01(\x0b\x32\x13.unimem.v1.Syndrome\x12\x11\n\tposted_ns\x18\n \x01(\x03\x12\x14\n\x0c\x63ompleted_ns\x18\x0b \x01(\x03\x12\x36\n\ttiming_ns\x18\x0c \x03(\x0b\x32#.unimem.v1.Completion.TimingNsEntry\x1a/\n\rTimingNsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x8b\x01\n\x08Syndrome\x12\x0c\n\x04iova\x18\x01 \x01(\x06\x12\x11\n\tstream_id\x18\x02 \x01(\r\x12\x14\n\x0c\x63ontext_bank\x18\x03 \x01(\r\x12\r\n\x05stage\x18\x04 \x01(\r\x12\r\n\x05level\x18\x05 \x01(\r\x12\r\n\x05write\x18\x06 \x01(\x08\x12\x0b\n\x03\x66sr\x18\x07 \x01(\r\x12\x0e\n\x06\x66synr0\x18\x08 \x01(\r\" \n\x0f\x45xchangeRequest\x12\r\n\x05\x66rame\x18\x01 \x01(\x0c\"!\n\x10\x45xchangeResponse\x12\r\n\x05\x66rame\x18\x01 \x01(\x0c*\x83\x01\n\x06Opcode\x12\x16\n\x12OPCODE_UNSPECIFIED\x10\x00\x12\x10\n\x0cOPCODE_WRITE\x10\x01\x12\x0f\n\x0bOPCODE_READ\x10\x02\x12\x14\n\x10OPCODE_FETCH_ADD\x10\x03\x12\x17\n\x13OPCODE_COMPARE_SWAP\x10\x04\x12\x0f\n\x0bOPCODE_SWAP\x10\x05\x32\x87\x06\n\x0bNodeService\x12\x46\n\tGetStatus\x12\x1b.unimem.v1.GetStatusRequest\x1a\x1c.unimem.v1.GetStatusResponse\x12I\n\nOpenDomain\x12\x1c.unimem.v1.OpenDomainRequest\x1a\x1d.unimem.v1.OpenDomainResponse\x12L\n\x0b\x43loseDomain\x12\x1d.unimem.v1.CloseDomainRequest\x1a\x1e.unimem.v1.CloseDomainResponse\x12\x46\n\tMapRegion\x12\x1b.unimem.v1.MapRegionRequest\x1a\x1c.unimem.v1.MapRegionResponse\x12L\n\x0bUnmapRegion\x12\x1d.unimem.v1.UnmapRegionRequest\x1a\x1e.unimem.v1.UnmapRegionResponse\x12\x46\n\tMapMemory\x12\x1b.unimem.v1.MapMemoryRequest\x1a\x1c.unimem.v1.MapMemoryResponse\x12L\n\x0bUnmapMemory\x12\x1d.unimem.v1.UnmapMemoryRequest\x1a\x1e.unimem.v1.UnmapMemoryResponse\x12R\n\rProtectMemory\x12\x1f.unimem.v1.ProtectMemoryRequest\x1a .unimem.v1.ProtectMemoryResponse\x12I\n\nReadMemory\x12\x1c.unimem.v1.ReadMemoryRequest\x1a\x1d.unimem.v1.ReadMemoryResponse\x12L\n\x0bWriteMemory\x12\x1d.unimem.v1.WriteMemoryRequest\x1a\x1e.unimem.v1.WriteMemoryResponse2\x82\x03\n\nBusService\x12\x37\n\x04Read\x12\x16.unimem.v1.ReadRequest\x1a\x17.unimem.v1.ReadResponse\x12:\n\x05Write\x12\x17.unimem.v1.WriteRequest\x1a\x18.unimem.v1.WriteResponse\x12Z\n\x0fWatchInterrupts\x12!.unimem.v1.WatchInterruptsRequest\x1a\".unimem.v1.WatchInterruptsResponse0\x01\x12L\n\x0bListDevices\x12\x1d.unimem.v1.ListDevicesRequest\x1a\x1e.unimem.v1.ListDevicesResponse\x12U\n\x0e\x44\x65scribeDevice\x12 .unimem.v1.DescribeDeviceRequest\x1a!.unimem.v1.DescribeDeviceResponse2U\n\nDmaService\x12G\n\x08Transfer\x12\x1a.unimem.v1.TransferRequest\x1a\x1b.unimem.v1.TransferResponse(\x01\x30\x01\x32X\n\rFabricService\x12G\n\x08\x45xchange\x12\x1a.unimem.v1.ExchangeRequest\x1a\x1b.unimem.v1.ExchangeResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,8 +38,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSRESPONSE_PEERSENTRY']._serialized_options = b'8\001'
   _globals['_COMPLETION_TIMINGNSENTRY']._loaded_options = None
   _globals['_COMPLETION_TIMINGNSENTRY']._serialized_options = b'8\001'
-  _globals['_OPCODE']._serialized_start=2390
-  _globals['_OPCODE']._serialized_end=2521
+  _globals['_OPCODE']._serialized_start=3250
+  _globals['_OPCODE']._serialized_end=3381
   _globals['_GETSTATUSREQUEST']._serialized_start=58
   _globals['_GETSTATUSREQUEST']._serialized_end=76
   _globals['_GETSTATUSRESPONSE']._serialized_start=79
@@ -85,35 +85,55 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WRITEMEMORYRESPONSE']._serialized_start=1306
   _globals['_WRITEMEMORYRESPONSE']._serialized_end=1327
   _globals['_READREQUEST']._serialized_start=1329
-  _globals['_READREQUEST']._serialized_end=1390
-  _globals['_READRESPONSE']._serialized_start=1392
-  _globals['_READRESPONSE']._serialized_end=1435
-  _globals['_WRITEREQUEST']._serialized_start=1437
-  _globals['_WRITEREQUEST']._serialized_end=1512
-  _globals['_WRITERESPONSE']._serialized_start=1514
-  _globals['_WRITERESPONSE']._serialized_end=1529
-  _globals['_TRANSFERREQUEST']._serialized_start=1531
-  _globals['_TRANSFERREQUEST']._serialized_end=1602
-  _globals['_TRANSFERRESPONSE']._serialized_start=1604
-  _globals['_TRANSFERRESPONSE']._serialized_end=1682
-  _globals['_WORKREQUEST']._serialized_start=1685
-  _globals['_WORKREQUEST']._serialized_end=1853
-  _globals['_COMPLETION']._serialized_start=1856
-  _globals['_COMPLETION']._serialized_end=2176
-  _globals['_COMPLETION_TIMINGNSENTRY']._serialized_start=2129
-  _globals['_COMPLETION_TIMINGNSENTRY']._serialized_end=2176
-  _globals['_SYNDROME']._serialized_start=2179
-  _globals['_SYNDROME']._serialized_end=2318
-  _globals['_EXCHANGEREQUEST']._serialized_start=2320
-  _globals['_EXCHANGEREQUEST']._serialized_end=2352
-  _globals['_EXCHANGERESPONSE']._serialized_start=2354
-  _globals['_EXCHANGERESPONSE']._serialized_end=2387
-  _globals['_NODESERVICE']._serialized_start=2524
-  _globals['_NODESERVICE']._serialized_end=3299
-  _globals['_BUSSERVICE']._serialized_start=3302
-  _globals['_BUSSERVICE']._serialized_end=3431
-  _globals['_DMASERVICE']._serialized_start=3433
-  _globals['_DMASERVICE']._serialized_end=3518
-  _globals['_FABRICSERVICE']._serialized_start=3520
-  _globals['_FABRICSERVICE']._serialized_end=3608
+  _globals['_READREQUEST']._serialized_end=1404
+  _globals['_READRESPONSE']._serialized_start=1406
+  _globals['_READRESPONSE']._serialized_end=1449
+  _globals['_WRITEREQUEST']._serialized_start=1451
+  _globals['_WRITEREQUEST']._serialized_end=1526
+  _globals['_WRITERESPONSE']._serialized_start=1528
+  _globals['_WRITERESPONSE']._serialized_end=1543
+  _globals['_WATCHINTERRUPTSREQUEST']._serialized_start=1545
+  _globals['_WATCHINTERRUPTSREQUEST']._serialized_end=1583
+  _globals['_WATCHINTERRUPTSRESPONSE']._serialized_start=1585
+  _globals['_WATCHINTERRUPTSRESPONSE']._serialized_end=1680
+  _globals['_LISTDEVICESREQUEST']._serialized_start=1682
+  _globals['_LISTDEVICESREQUEST']._serialized_end=1702
+  _globals['_LISTDEVICESRESPONSE']._serialized_start=1704
+  _globals['_LISTDEVICESRESPONSE']._serialized_end=1823
+  _globals['_BUSDEVICE']._serialized_start=1825
+  _globals['_BUSDEVICE']._serialized_end=1906
+  _globals['_STREAMRANGE']._serialized_start=1908
+  _globals['_STREAMRANGE']._serialized_end=1981
+  _globals['_DESCRIBEDEVICEREQUEST']._serialized_start=1983
+  _globals['_DESCRIBEDEVICEREQUEST']._serialized_end=2020
+  _globals['_DESCRIBEDEVICERESPONSE']._serialized_start=2022
+  _globals['_DESCRIBEDEVICERESPONSE']._serialized_end=2128
+  _globals['_REGISTERINFO']._serialized_start=2131
+  _globals['_REGISTERINFO']._serialized_end=2322
+  _globals['_FIELDINFO']._serialized_start=2324
+  _globals['_FIELDINFO']._serialized_end=2389
+  _globals['_TRANSFERREQUEST']._serialized_start=2391
+  _globals['_TRANSFERREQUEST']._serialized_end=2462
+  _globals['_TRANSFERRESPONSE']._serialized_start=2464
+  _globals['_TRANSFERRESPONSE']._serialized_end=2542
+  _globals['_WORKREQUEST']._serialized_start=2545
+  _globals['_WORKREQUEST']._serialized_end=2713
+  _globals['_COMPLETION']._serialized_start=2716
+  _globals['_COMPLETION']._serialized_end=3036
+  _globals['_COMPLETION_TIMINGNSENTRY']._serialized_start=2989
+  _globals['_COMPLETION_TIMINGNSENTRY']._serialized_end=3036
+  _globals['_SYNDROME']._serialized_start=3039
+  _globals['_SYNDROME']._serialized_end=3178
+  _globals['_EXCHANGEREQUEST']._serialized_start=3180
+  _globals['_EXCHANGEREQUEST']._serialized_end=3212
+  _globals['_EXCHANGERESPONSE']._serialized_start=3214
+  _globals['_EXCHANGERESPONSE']._serialized_end=3247
+  _globals['_NODESERVICE']._serialized_start=3384
+  _globals['_NODESERVICE']._serialized_end=4159
+  _globals['_BUSSERVICE']._serialized_start=4162
+  _globals['_BUSSERVICE']._serialized_end=4548
+  _globals['_DMASERVICE']._serialized_start=4550
+  _globals['_DMASERVICE']._serialized_end=4635
+  _globals['_FABRICSERVICE']._serialized_start=4637
+  _globals['_FABRICSERVICE']._serialized_end=4725
 # @@protoc_insertion_point(module_scope)

@@ -194,14 +194,16 @@ class WriteMemoryResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ReadRequest(_message.Message):
-    __slots__ = ("address", "width", "length")
+    __slots__ = ("address", "width", "length", "peek")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     LENGTH_FIELD_NUMBER: _ClassVar[int]
+    PEEK_FIELD_NUMBER: _ClassVar[int]
     address: int
     width: int
     length: int
-    def __init__(self, address: _Optional[int] = ..., width: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+    peek: bool
+    def __init__(self, address: _Optional[int] = ..., width: _Optional[int] = ..., length: _Optional[int] = ..., peek: bool = ...) -> None: ...
 
 class ReadResponse(_message.Message):
     __slots__ = ("value", "data")
@@ -226,6 +228,114 @@ class WriteRequest(_message.Message):
 class WriteResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class WatchInterruptsRequest(_message.Message):
+    __slots__ = ("spis",)
+    SPIS_FIELD_NUMBER: _ClassVar[int]
+    spis: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, spis: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class WatchInterruptsResponse(_message.Message):
+    __slots__ = ("spi", "level", "virtual_time_ns", "dropped")
+    SPI_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    VIRTUAL_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    spi: int
+    level: bool
+    virtual_time_ns: int
+    dropped: int
+    def __init__(self, spi: _Optional[int] = ..., level: bool = ..., virtual_time_ns: _Optional[int] = ..., dropped: _Optional[int] = ...) -> None: ...
+
+class ListDevicesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListDevicesResponse(_message.Message):
+    __slots__ = ("platform", "devices", "streams")
+    PLATFORM_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_FIELD_NUMBER: _ClassVar[int]
+    platform: str
+    devices: _containers.RepeatedCompositeFieldContainer[BusDevice]
+    streams: _containers.RepeatedCompositeFieldContainer[StreamRange]
+    def __init__(self, platform: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[BusDevice, _Mapping]]] = ..., streams: _Optional[_Iterable[_Union[StreamRange, _Mapping]]] = ...) -> None: ...
+
+class BusDevice(_message.Message):
+    __slots__ = ("name", "base", "size", "what", "spis")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    SPIS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    base: int
+    size: int
+    what: str
+    spis: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., base: _Optional[int] = ..., size: _Optional[int] = ..., what: _Optional[str] = ..., spis: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class StreamRange(_message.Message):
+    __slots__ = ("first", "count", "name", "member")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    count: int
+    name: str
+    member: str
+    def __init__(self, first: _Optional[int] = ..., count: _Optional[int] = ..., name: _Optional[str] = ..., member: _Optional[str] = ...) -> None: ...
+
+class DescribeDeviceRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class DescribeDeviceResponse(_message.Message):
+    __slots__ = ("device", "registers")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    REGISTERS_FIELD_NUMBER: _ClassVar[int]
+    device: BusDevice
+    registers: _containers.RepeatedCompositeFieldContainer[RegisterInfo]
+    def __init__(self, device: _Optional[_Union[BusDevice, _Mapping]] = ..., registers: _Optional[_Iterable[_Union[RegisterInfo, _Mapping]]] = ...) -> None: ...
+
+class RegisterInfo(_message.Message):
+    __slots__ = ("name", "offset", "size", "count", "stride", "reset", "access", "doc", "fields", "reset_step")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    STRIDE_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_FIELD_NUMBER: _ClassVar[int]
+    DOC_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    RESET_STEP_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    offset: int
+    size: int
+    count: int
+    stride: int
+    reset: int
+    access: str
+    doc: str
+    fields: _containers.RepeatedCompositeFieldContainer[FieldInfo]
+    reset_step: int
+    def __init__(self, name: _Optional[str] = ..., offset: _Optional[int] = ..., size: _Optional[int] = ..., count: _Optional[int] = ..., stride: _Optional[int] = ..., reset: _Optional[int] = ..., access: _Optional[str] = ..., doc: _Optional[str] = ..., fields: _Optional[_Iterable[_Union[FieldInfo, _Mapping]]] = ..., reset_step: _Optional[int] = ...) -> None: ...
+
+class FieldInfo(_message.Message):
+    __slots__ = ("name", "high", "low", "doc")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    DOC_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    high: int
+    low: int
+    doc: str
+    def __init__(self, name: _Optional[str] = ..., high: _Optional[int] = ..., low: _Optional[int] = ..., doc: _Optional[str] = ...) -> None: ...
 
 class TransferRequest(_message.Message):
     __slots__ = ("packed", "work")

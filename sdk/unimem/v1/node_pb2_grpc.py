@@ -491,7 +491,7 @@ class NodeService(object):
 
 
 class BusServiceStub(object):
-    """A bare-metal console: registers and physical memory by physical address.
+    """A bare-metal console: registers and physical memory by physical address, interrupts as they come.
     """
 
     def __init__(self, channel):
@@ -510,10 +510,25 @@ class BusServiceStub(object):
                 request_serializer=unimem_dot_v1_dot_node__pb2.WriteRequest.SerializeToString,
                 response_deserializer=unimem_dot_v1_dot_node__pb2.WriteResponse.FromString,
                 _registered_method=True)
+        self.WatchInterrupts = channel.unary_stream(
+                '/unimem.v1.BusService/WatchInterrupts',
+                request_serializer=unimem_dot_v1_dot_node__pb2.WatchInterruptsRequest.SerializeToString,
+                response_deserializer=unimem_dot_v1_dot_node__pb2.WatchInterruptsResponse.FromString,
+                _registered_method=True)
+        self.ListDevices = channel.unary_unary(
+                '/unimem.v1.BusService/ListDevices',
+                request_serializer=unimem_dot_v1_dot_node__pb2.ListDevicesRequest.SerializeToString,
+                response_deserializer=unimem_dot_v1_dot_node__pb2.ListDevicesResponse.FromString,
+                _registered_method=True)
+        self.DescribeDevice = channel.unary_unary(
+                '/unimem.v1.BusService/DescribeDevice',
+                request_serializer=unimem_dot_v1_dot_node__pb2.DescribeDeviceRequest.SerializeToString,
+                response_deserializer=unimem_dot_v1_dot_node__pb2.DescribeDeviceResponse.FromString,
+                _registered_method=True)
 
 
 class BusServiceServicer(object):
-    """A bare-metal console: registers and physical memory by physical address.
+    """A bare-metal console: registers and physical memory by physical address, interrupts as they come.
     """
 
     def Read(self, request, context):
@@ -524,6 +539,29 @@ class BusServiceServicer(object):
 
     def Write(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchInterrupts(self, request, context):
+        """First one message for each interrupt that is asserted, then one for every change, until the caller
+        cancels or the node stops (UNAVAILABLE). Initial metadata comes at once: nothing that happens after it
+        is missed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDevices(self, request, context):
+        """The devices on the bus (not memory), and whose the chip's stream IDs are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DescribeDevice(self, request, context):
+        """The register table of a device: what decodes its addresses is what documents them.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -541,6 +579,21 @@ def add_BusServiceServicer_to_server(servicer, server):
                     request_deserializer=unimem_dot_v1_dot_node__pb2.WriteRequest.FromString,
                     response_serializer=unimem_dot_v1_dot_node__pb2.WriteResponse.SerializeToString,
             ),
+            'WatchInterrupts': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchInterrupts,
+                    request_deserializer=unimem_dot_v1_dot_node__pb2.WatchInterruptsRequest.FromString,
+                    response_serializer=unimem_dot_v1_dot_node__pb2.WatchInterruptsResponse.SerializeToString,
+            ),
+            'ListDevices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDevices,
+                    request_deserializer=unimem_dot_v1_dot_node__pb2.ListDevicesRequest.FromString,
+                    response_serializer=unimem_dot_v1_dot_node__pb2.ListDevicesResponse.SerializeToString,
+            ),
+            'DescribeDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeDevice,
+                    request_deserializer=unimem_dot_v1_dot_node__pb2.DescribeDeviceRequest.FromString,
+                    response_serializer=unimem_dot_v1_dot_node__pb2.DescribeDeviceResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'unimem.v1.BusService', rpc_method_handlers)
@@ -550,7 +603,7 @@ def add_BusServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BusService(object):
-    """A bare-metal console: registers and physical memory by physical address.
+    """A bare-metal console: registers and physical memory by physical address, interrupts as they come.
     """
 
     @staticmethod
@@ -597,6 +650,87 @@ class BusService(object):
             '/unimem.v1.BusService/Write',
             unimem_dot_v1_dot_node__pb2.WriteRequest.SerializeToString,
             unimem_dot_v1_dot_node__pb2.WriteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchInterrupts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/unimem.v1.BusService/WatchInterrupts',
+            unimem_dot_v1_dot_node__pb2.WatchInterruptsRequest.SerializeToString,
+            unimem_dot_v1_dot_node__pb2.WatchInterruptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDevices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unimem.v1.BusService/ListDevices',
+            unimem_dot_v1_dot_node__pb2.ListDevicesRequest.SerializeToString,
+            unimem_dot_v1_dot_node__pb2.ListDevicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unimem.v1.BusService/DescribeDevice',
+            unimem_dot_v1_dot_node__pb2.DescribeDeviceRequest.SerializeToString,
+            unimem_dot_v1_dot_node__pb2.DescribeDeviceResponse.FromString,
             options,
             channel_credentials,
             insecure,
