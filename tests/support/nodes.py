@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +19,14 @@ UP = 1  # unimem.v1.NodeState
 class Nodes:
     """Nodes n0, n1, ... with routes to each other, on one scheduler."""
 
-    def __init__(self, count: int = 2, *, fast: bool = True, memory_bytes: int = 64 << 20) -> None:
+    def __init__(
+        self,
+        count: int = 2,
+        *,
+        fast: bool = True,
+        memory_bytes: int = 64 << 20,
+        platform: str | Path = "zynqmp",
+    ) -> None:
         self.scheduler = Scheduler()
         self.log = EventLog()
         self.fabric = MemoryFabric(self.scheduler)
@@ -26,6 +34,7 @@ class Nodes:
             Node(
                 f"n{i}",
                 i,
+                platform=platform,
                 memory_bytes=memory_bytes,
                 scheduler=self.scheduler,
                 fast=fast,

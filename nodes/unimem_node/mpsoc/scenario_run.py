@@ -134,10 +134,17 @@ def pl_engine(kernel: Kernel) -> ZdmaDriver | CdmaDriver:
     raise ValueError("no DMA engine is built in the PL behind the SMMU; add a PL master of type axi_cdma")
 
 
-def free_port_streams(kernel: Kernel) -> list[int]:
-    """Return the 64 streams of a PL port that no master of this board is on."""
-    taken = {node.stream_id | AXI_ID_MASK for node in kernel.board.cdma if node.stream_id is not None}
-    if kernel.board.ni is not None:
-        taken.add(kernel.board.ni.stream_base | AXI_ID_MASK)
-    first = next(port for port in range(0x200, 0x400, AXI_ID_MASK + 1) if port | AXI_ID_MASK not in taken)
-    return list(range(first, first + AXI_ID_MASK + 1))
+def free_port_streams(soc: Mpsoc, count: int = 1) -> list[int]:
+    """Return `count` streams or more that no master of this chip presents, in 64s of a PL port each."""
+    taken = {
+        stream | AXI_ID_MASK
+        for part in soc.parts
+        for streams in part.streams
+        for stream in range(streams.first, streams.first + streams.count)
+    }
+    found: list[int] = []
+    for port in soc.platform.pl.ports.values():
+        for first in range(port.streams.start, port.streams.stop, AXI_ID_MASK + 1):
+            if len(found) < count and first | AXI_ID_MASK not in taken:
+                found += range(first, min(first + AXI_ID_MASK + 1, port.streams.stop))
+    return found
