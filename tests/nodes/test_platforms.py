@@ -277,9 +277,9 @@ def test_its_limits_are_those_of_the_file(tiny: Path) -> None:
         ),
         ("context_banks = 8", "context_banks = 9", r"smmu\.block: .*9 context banks \(IDR1\.NUMPAGENDXB"),
         (
-            "[pl.ports]\nS0",
-            "[pl.ports]\nS1 = { tbu = 0, first_stream = 0x20 , axi_ids = 16}\nS0",
-            "S1 and S0 would",
+            "first_stream = 0x40 }",
+            "first_stream = 0x30, axi_ids = 16 }",
+            "ports S0 and S1 would both have stream 0x0030",
         ),
         ('name = "tiny"', 'name = "../tiny"', "name: String should match pattern"),
         ('type = "rdma"', 'type = "rdma"\nname = "smmu"', "two parts of platform tiny are called smmu"),
