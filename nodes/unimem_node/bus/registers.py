@@ -61,9 +61,9 @@ class Register:
 
     `writable` are the bits software can store (-1: all), `w1c` those cleared by writing one (never stored),
     `read_clear` those cleared by reading. ``writable=0`` with an action on writes is a command register.
-    `reset` is that of the first, the next ones have `reset_step` more each. `low_acts`: the action of a 64-bit
-    command runs when its lower half is written; an upper half written alone before is kept for it. `access`:
-    the manuals' letters, where they do not follow from the rest.
+    `reset` is that of the first, the next ones have `reset_step` more each. `low_acts`: the action of a
+    64-bit command runs when its lower half is written; an upper half written alone before is kept for it.
+    `access`: the manuals' letters, where they do not follow from the rest.
     """
 
     name: str
@@ -296,7 +296,9 @@ class RegisterFile:
         if word is None and size == 4:
             if (offset, size) not in self._logged:
                 self._logged.add((offset, size))
-                _log.warning("%s: %s of undefined register at offset %s (RAZ/WI)", self.name, verb, fmt(offset))
+                _log.warning(
+                    "%s: %s of undefined register at offset %s (RAZ/WI)", self.name, verb, fmt(offset)
+                )
             if self._on_undefined is not None:
                 self._on_undefined(offset)
         return word
@@ -318,8 +320,15 @@ class RegisterFile:
         cleared = register.w1c & lanes & value
         values[index] = (old & ~stored & ~cleared) | (value & stored)
         action = self._on_write.get(register.name)
-        if action is not None:
+        if action is None:
+            return
+        if not register.low_acts:
             action(index, old, value | (old & ~lanes & ~register.w1c & register.mask))
+        elif not lanes & 1:
+            self._upper[register.name, index] = value
+        else:
+            upper = self._upper.pop((register.name, index), 0)
+            action(index, old, value if lanes == register.mask else value | upper)
 
 
 def access_of(register: Register) -> str:

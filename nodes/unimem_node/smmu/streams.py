@@ -1,23 +1,29 @@
-"""From a stream ID to a translation: stream matching and what follows (SMMUv2, "Stream mapping").
+"""From stream ID to context bank: where an access of a master goes (SMMUv2, "Stream mapping").
 
 An entry n matches when SMR.VALID and ``(stream ^ SMR.ID) & ~SMR.MASK == 0``. None: USFCFG decides between
-bypass and an unidentified stream fault. More than one: stream match conflict fault, also with SMCFCFG = 0,
-where the specification leaves the result open. One: S2CR.TYPE says translate, bypass or fault.
+bypass and an unidentified stream fault. More than one: stream match conflict fault, always (the MMU-500 fixes
+SMCFCFG at one). One: S2CR.TYPE says translate, bypass or fault; a bank that is not there ends in an
+unimplemented bank fault, one that cannot translate (`banks`) in an invalid context fault, as does TYPE =
+fault. `StreamRoute.reason` says why.
 
-A context bank can translate when it is one that this model walks: CBAR.TYPE 1 (stage 1, stage 2 bypassed),
-in AArch64 format (CBA2R.VA64), with little-endian tables (SCTLR.E = 0). A bank of another kind ends in an
-invalid context fault, and `StreamRoute.reason` says why: type 2 because that is its meaning ("stage 1 with
-stage 2 fault"), the others because translating them as stage 1 would be wrong. S2CR's overrides of privilege
-and of data or instruction (PRIVCFG, INSTCFG) are stored and have no effect.
+S2CR.PRIVCFG and INSTCFG replace what the master says of privilege, and of data or instruction (reads only);
+`StreamRoute.access` applies them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum, IntEnum
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from unimem_node.mmu.regime import ACCESS_EXECUTE, ACCESS_PRIVILEGED, ACCESS_WRITE
+from unimem_node.smmu.arrays import LANE_TBU, LANES
+
+if TYPE_CHECKING:
+    from unimem_node.smmu.banks import BankState
 
 STREAM_BITS: Final = 15
+LANES_OF_TBU: Final = LANES // (LANE_TBU + 1)
 TBU_SHIFT: Final = 10  # a stream ID is TBU number (5 bits) and the master's ID behind it (10 bits)
 
 _VALID: Final = 1 << 31
@@ -56,27 +62,46 @@ class StreamRoute(NamedTuple):
     cb: int = -1
     fault: GlobalFault | None = None
     reason: str = ""
+    privilege: int = 0  # S2CR.PRIVCFG: 2 unprivileged, 3 privileged
+    instruction: int = 0  # S2CR.INSTCFG: 2 data, 3 instruction
+
+    def access(self, access: int) -> int:
+        """What an access (ACCESS_* bits) counts as for the SMMU."""
+        if self.privilege & 2:
+            access = access & ~ACCESS_PRIVILEGED | ACCESS_PRIVILEGED * (self.privilege & 1)
+        if self.instruction & 2:
+            fetch = self.instruction & 1 and not access & ACCESS_WRITE
+            access = access & ~ACCESS_EXECUTE | (ACCESS_EXECUTE if fetch else 0)
+        return access
 
 
-class BankState(NamedTuple):
-    """What stream mapping needs to know of a context bank."""
+class Lanes:
+    """Ways through the TBUs for the counters (`arrays.LANES`): TBU + 32 k, k from 1 for the streams in turn.
 
-    kind: int  # CBAR.TYPE
-    enabled: bool  # SCTLR.M
-    aarch64: bool  # CBA2R.VA64
-    big_endian: bool  # SCTLR.E
+    A TBU's streams after the fifteenth share its lane k = 0.
+    """
 
-    def obstacle(self) -> str:
-        """Why the bank cannot translate, or an empty string."""
-        if self.kind == 2:
-            return "stage 1 with stage 2 fault (CBAR.TYPE = 2, the reset value)"
-        if self.kind != 1:
-            return f"stage 2 is not modelled (CBAR.TYPE = {self.kind})"
-        if self.enabled and not self.aarch64:
-            return "AArch32 table formats are not modelled (CBA2R.VA64 = 0)"
-        if self.enabled and self.big_endian:
-            return "big-endian tables are not modelled (SCTLR.E = 1)"
-        return ""
+    def __init__(self) -> None:
+        self._of: dict[int, int] = {}
+        self._used: dict[int, int] = {}  # TBU: lanes given away
+        #: Whose the lanes are; shared ones are not in it.
+        self.streams: dict[int, int] = {}
+
+    def of(self, stream_id: int) -> int:
+        """The lane of a stream; a new one at its first sight."""
+        lane = self._of.get(stream_id)
+        if lane is not None:
+            return lane
+        tbu = stream_id >> TBU_SHIFT
+        k = self._used.get(tbu, 0) + 1
+        if k < LANES_OF_TBU:
+            self._used[tbu] = k
+            lane = tbu + 32 * k
+            self.streams[lane] = stream_id
+        else:
+            lane = tbu
+        self._of[stream_id] = lane
+        return lane
 
 
 def matches(smr: int, stream_id: int) -> bool:
@@ -107,10 +132,10 @@ def route(
     if cb >= len(banks):
         reason = f"S2CR{found[0]}.CBNDX = {cb}, of {len(banks)} context banks"
         return _fault(tbu, GlobalFault.UNIMPLEMENTED_BANK, reason)
-    obstacle = banks[cb].obstacle()
+    obstacle = banks[cb].obstacle
     if obstacle:
         return _fault(tbu, GlobalFault.INVALID_CONTEXT, f"context bank {cb}: {obstacle}")
-    return StreamRoute(RouteKind.TRANSLATE, tbu, cb)
+    return StreamRoute(RouteKind.TRANSLATE, tbu, cb, privilege=s2cr >> 24 & 3, instruction=s2cr >> 26 & 3)
 
 
 def _fault(tbu: int, fault: GlobalFault, reason: str) -> StreamRoute:
