@@ -2,6 +2,9 @@
 
 Accesses to memory may have any alignment and length. Registers are read and written in naturally aligned
 words of 4 or 8 bytes; anything else is answered SLVERR, an address at which nobody is, DECERR.
+
+With a cache, accesses to memory are the CPU's through it, and memory itself may hold older bytes. Without
+one, which is the default, cleaning and invalidating have nothing to do.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
     from unimem_node.bus.registers import RegisterFile
-    from unimem_node.memory import PhysicalMemory
+    from unimem_node.memory import PhysicalMemory, WriteBackCache
 
 
 class Device(Protocol):
@@ -58,10 +61,12 @@ class Region(NamedTuple):
 
 
 class Bus:
-    """Physical addresses of one node, as its CPU sees them."""
+    """Physical addresses of one node, as its CPU sees them: `memory` through `cache`, if there is one."""
 
-    def __init__(self, memory: PhysicalMemory) -> None:
+    def __init__(self, memory: PhysicalMemory, cache: WriteBackCache | None = None) -> None:
         self.memory = memory
+        self.cache = cache
+        self._bytes: PhysicalMemory | WriteBackCache = memory if cache is None else cache
         self._regions: list[Region] = []  # sorted by base
         self._bases: list[int] = []
 
@@ -85,33 +90,33 @@ class Bus:
     def read32(self, address: int) -> int:
         """Return the 32-bit word at `address`."""
         if self.memory.find(address, 4) >= 0:
-            return self.memory.read32(address)
+            return self._bytes.read32(address)
         return self._device_read(address, 4)
 
     def read64(self, address: int) -> int:
         """Return the 64-bit word at `address`."""
         if self.memory.find(address, 8) >= 0:
-            return self.memory.read64(address)
+            return self._bytes.read64(address)
         return self._device_read(address, 8)
 
     def write32(self, address: int, value: int) -> None:
         """Write the low 32 bits of `value` at `address`."""
         if self.memory.find(address, 4) >= 0:
-            self.memory.write32(address, value)
+            self._bytes.write32(address, value)
         else:
             self._device_write(address, 4, value & 0xFFFF_FFFF)
 
     def write64(self, address: int, value: int) -> None:
         """Write the low 64 bits of `value` at `address`."""
         if self.memory.find(address, 8) >= 0:
-            self.memory.write64(address, value)
+            self._bytes.write64(address, value)
         else:
             self._device_write(address, 8, value & 0xFFFF_FFFF_FFFF_FFFF)
 
     def read(self, pa: int, n: int) -> bytes:
         """Return `n` bytes from `pa`: memory, or whole 32-bit registers one after the other."""
         if self.memory.find(pa, n) >= 0:
-            return self.memory.read(pa, n)
+            return self._bytes.read(pa, n)
         self._check_words(pa, n)
         return b"".join(self._device_read(pa + i, 4).to_bytes(4, "little") for i in range(0, n, 4))
 
@@ -123,7 +128,7 @@ class Bus:
         source = memoryview(cast("ReadableBuffer", data)).cast("B")
         n = len(source)
         if self.memory.find(pa, n) >= 0:
-            self.memory.write(pa, source)
+            self._bytes.write(pa, source)
             return
         self._check_words(pa, n)
         for i in range(0, n, 4):
@@ -139,7 +144,7 @@ class Bus:
         Raises `BusError` as `read` does, and SLVERR for a device that cannot be looked at.
         """
         if self.memory.find(pa, n) >= 0:
-            return self.memory.read(pa, n)
+            return self.memory.read(pa, n) if self.cache is None else self.cache.peek(pa, n)
         self._check_words(pa, n)
         region = self._region(pa, n)
         device = region.device
@@ -160,12 +165,33 @@ class Bus:
         raise KeyError(f"no device is called {name!r}; there are {known}")
 
     def view(self, pa: int, n: int) -> npt.NDArray[np.uint8]:
-        """Return memory's bytes ``[pa, pa + n)`` themselves; registers cannot be viewed (DECERR)."""
-        return self.memory.view(pa, n)
+        """Return memory's bytes ``[pa, pa + n)`` themselves; registers cannot be viewed (DECERR).
+
+        Their pages are not cached from now on, until they are cleared.
+        """
+        return self._bytes.view(pa, n)
 
     def zero(self, pa: int, n: int) -> None:
         """Clear memory ``[pa, pa + n)`` and give its whole pages back to the host."""
-        self.memory.zero(pa, n)
+        self._bytes.zero(pa, n)
+
+    def clean(self, pa: int, n: int) -> None:
+        """Write what the CPU's cache has of ``[pa, pa + n)`` to memory: DC CVAC on each line, and DSB."""
+        if self.cache is not None:
+            self.cache.clean(pa, n)
+
+    def invalidate(self, pa: int, n: int) -> None:
+        """Let the CPU read ``[pa, pa + n)`` from memory next: DC IVAC on each line, and DSB.
+
+        Lines are dropped as a whole, with what the CPU has stored in them and memory does not have.
+        """
+        if self.cache is not None:
+            self.cache.invalidate(pa, n)
+
+    def clean_invalidate(self, pa: int, n: int) -> None:
+        """Clean and then invalidate ``[pa, pa + n)``: DC CIVAC on each line, and DSB."""
+        if self.cache is not None:
+            self.cache.clean_invalidate(pa, n)
 
     def _check_words(self, pa: int, n: int) -> None:
         self._region(pa, 1)
