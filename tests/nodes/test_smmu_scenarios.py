@@ -41,6 +41,7 @@ from support.smmu_board import (
     Board,
     M,
     cb,
+    occupancy,
 )
 from unimem.addresses import fmt
 from unimem_node.mmu import PageTable
@@ -132,7 +133,7 @@ class Machine:
 
     def do_tlbi(self, command: Command) -> str:
         kind, bank = command.text(0), command.integer("bank", 0)
-        before = self.occupancy()
+        before = occupancy(self.board.smmu)
         if kind in BY_VA:
             operand = command.integer("asid", 0) << 48 | command.integer(1) >> 12
             self.board.write64(cb(bank, BY_VA[kind]), operand)
@@ -140,13 +141,8 @@ class Machine:
             self.board.write(cb(bank, TLBIASID), command.integer(1))
         else:
             self.board.write({"bank": cb(bank, TLBIALL), "all": 0x68}[kind], 0)
-        self.board.write(cb(bank, 0x7F0), 0)
-        assert self.board.read(cb(bank, 0x7F4)) & 1 == 0
-        return f"{before - self.occupancy()} entries gone"
-
-    def occupancy(self) -> int:
-        tlb = self.board.smmu.tlb
-        return tlb.occupancy() + sum(tlb.occupancy(tbu) for tbu in range(self.board.spec.tbus))
+        self.board.sync(bank)
+        return f"{before - occupancy(self.board.smmu)} entries gone"
 
     # ---- what happens
 

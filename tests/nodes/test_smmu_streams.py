@@ -17,7 +17,6 @@ from support.smmu_board import (
     SMR,
     USFCFG,
     Board,
-    M,
     cb,
 )
 from unimem_node.smmu import GlobalFault, RouteKind, StreamRoute
@@ -139,11 +138,12 @@ def test_s2cr_type_3_is_a_fault() -> None:
 @pytest.mark.parametrize(
     ("offset", "value", "reason"),
     [
-        (CBAR, 0 << 16, "stage 2 is not modelled"),
         (CBAR, 2 << 16, "stage 2 fault"),
-        (CBAR, 3 << 16, "stage 2 is not modelled"),
+        (CBAR, 3 << 16 | 16 << 8, "its stage 2 is bank 16, of 16 context banks"),
+        (CBAR, 3 << 16 | 0xFF << 8, "its stage 2 is bank 255"),
+        (CBAR, 3 << 16 | 5 << 8, "its stage 2, bank 5, has CBAR.TYPE = 2 and not 0"),
+        (CBAR, 3 << 16, "its stage 2, bank 0, has CBAR.TYPE = 3 and not 0"),
         (CBA2R, 0, "AArch32"),
-        (cb(0, SCTLR), M | 1 << 4, "big-endian"),
     ],
 )
 def test_a_bank_that_cannot_translate_says_why(offset: int, value: int, reason: str) -> None:

@@ -13,20 +13,24 @@ from unimem_node.bus.interrupts import InterruptController
 from unimem_node.clock import EventLog, Scheduler
 from unimem_node.memory import MemoryBank, PhysicalMemory
 from unimem_node.mmu.tables import PageTable
-from unimem_node.smmu import Fault, Smmu, SmmuSpec, Translation
+from unimem_node.smmu import Blocked, Fault, Smmu, SmmuSpec, Translation
 
 BASE = 0xFD80_0000
 GR1 = 0x1000
 SPI = 155
 
 CR0, GFAR, GFSR, GFSYNR0, GFSYNR1 = 0x0, 0x40, 0x48, 0x50, 0x54
+STLBIALL, TLBIVMID, TLBIALLNSNH, TLBIALLH, TLBGSYNC, TLBGSTATUS = 0x60, 0x64, 0x68, 0x6C, 0x70, 0x74
 SMR, S2CR = 0x800, 0xC00
 CBAR, CBFRSYNRA, CBA2R = GR1, GR1 + 0x400, GR1 + 0x800
 SCTLR, ACTLR, TCR2, TTBR0, TTBR1, TCR = 0x0, 0x4, 0x10, 0x20, 0x28, 0x30
 FSR, FSRRESTORE, FAR, FSYNR0, IPAFAR = 0x58, 0x5C, 0x60, 0x68, 0x70
 TLBIVA, TLBIVAA, TLBIASID, TLBIALL, TLBIVAL, TLBIVAAL = 0x600, 0x608, 0x610, 0x618, 0x620, 0x628
+TLBSYNC, TLBSTATUS, RESUME = 0x7F0, 0x7F4, 0x8
 
-M, CFRE, CFIE = 1 << 0, 1 << 5, 1 << 6
+M, CFRE, CFIE, CFCFG, HUPCF = 1 << 0, 1 << 5, 1 << 6, 1 << 7, 1 << 8
+SEP_UPSTREAM = 7 << 15
+RETRY, TERMINATE = 0, 1
 BYPASS, FAULT = 1 << 16, 2 << 16
 CLIENTPD, GFRE, GFIE, USFCFG, SMCFCFG = 1 << 0, 1 << 1, 1 << 2, 1 << 10, 1 << 21
 
@@ -43,6 +47,55 @@ def cb(bank: int, offset: int = 0) -> int:
     return (16 + bank) * 0x1000 + offset
 
 
+def occupancy(smmu: Smmu) -> int:
+    """Entries in all TLBs."""
+    return smmu.tlb.occupancy() + sum(smmu.tlb.occupancy(tbu) for tbu in range(smmu.spec.tbus))
+
+
+class RawTables:
+    """Tables of 4 KiB granules, of either stage, in which a test writes what it likes.
+
+    `start` is the level of the root; a range of input addresses needs no more than one table there.
+    """
+
+    def __init__(self, board: Board, start: int = 0) -> None:
+        self.board = board
+        self.start = start
+        self.root = self._fresh()
+
+    def _fresh(self) -> int:
+        page = self.board.page()
+        self.board.memory.write(page, bytes(0x1000))
+        return page
+
+    def entry(self, address: int, level: int = 3) -> int:
+        """Address of the descriptor for `address` at a level; tables on the way are made."""
+        table = self.root
+        for at in range(self.start, level):
+            where = table + (address >> 39 - 9 * at & 511) * 8
+            descriptor = self.board.memory.read64(where)
+            if not descriptor & 1:
+                descriptor = self._fresh() | 3
+                self.board.memory.write64(where, descriptor)
+            table = descriptor & 0xFFFF_FFFF_F000
+        return table + (address >> 39 - 9 * level & 511) * 8
+
+    def put(self, address: int, descriptor: int, level: int = 3) -> None:
+        """Write the descriptor for `address` at a level."""
+        self.board.memory.write64(self.entry(address, level), descriptor)
+
+    def identity(self, first: int, last: int, bits: int) -> None:
+        """Map pages ``[first, last]`` onto themselves, with the attributes `bits`."""
+        for page in range(first, last + 1, 0x1000):
+            self.put(page, page | bits)
+
+
+#: Page descriptors. Stage 1: AttrIndx 1, unprivileged access, inner shareable, AF, nG. Stage 2: write-back,
+#: readable and writable, inner shareable, AF.
+PAGE_1 = 3 | 1 << 2 | 1 << 6 | 3 << 8 | 1 << 10 | 1 << 11
+PAGE_2 = 3 | 0xF << 2 | 3 << 6 | 3 << 8 | 1 << 10
+
+
 @dataclass
 class Board:
     """Memory at 0 (64 MiB), a second bank at 0x8_0000_0000, and the SMMU at its place."""
@@ -55,7 +108,8 @@ class Board:
         self.bus = Bus(self.memory)
         self.interrupts = InterruptController()
         self.log = EventLog()
-        self.smmu = Smmu(self.memory, self.spec, self.interrupts, Scheduler(), self.log, node=self.node)
+        self.scheduler = Scheduler()
+        self.smmu = Smmu(self.memory, self.spec, self.interrupts, self.scheduler, self.log, node=self.node)
         self.bus.attach("smmu", BASE, self.spec.size, self.smmu)
         self.bus.attach("smmu_reg", 0xFD5F_0000, 0x1_0000, self.smmu.wrapper)
         self._next = TABLES
@@ -101,19 +155,50 @@ class Board:
         vmid: int | None = None,
         sctlr: int = M | CFRE | CFIE,
         tcr: int = 16 | 1 << 23,  # T0SZ = 16, 4 KiB, EPD1
-        tcr2: int = 5 | 1 << 4,  # 48 bits out, 16-bit ASIDs
+        tcr2: int = 5 | 1 << 4 | SEP_UPSTREAM,  # 48 bits out, 16-bit ASIDs
         kind: int = 1,
+        stage_2: int = 0,
     ) -> None:
-        """Program a context bank: stage 1, AArch64, over the tables at `root`."""
+        """Program a context bank: stage 1 over the tables at `root`; `stage_2`: the bank it nests in."""
         asid = bank + 1 if asid is None else asid
         vmid = bank + 1 if vmid is None else vmid
         self.write(CBA2R + 4 * bank, 1)
-        self.write(CBAR + 4 * bank, kind << 16 | vmid)
+        self.write(CBAR + 4 * bank, kind << 16 | stage_2 << 8 | vmid)
         self.write(cb(bank, TCR2), tcr2)
         self.write(cb(bank, TCR), tcr)
         self.write64(cb(bank, TTBR0), asid << 48 | root)
         self.write64(cb(bank, TTBR1), 0)
         self.write(cb(bank, SCTLR), sctlr)
+
+    def stage_2_bank(
+        self,
+        bank: int,
+        root: int,
+        *,
+        vmid: int | None = None,
+        sctlr: int = M | CFRE | CFIE,
+        tcr: int = 25 | 1 << 6 | 5 << 16,  # T0SZ = 25: 39 bits from level 1, 4 KiB, 48 bits out
+    ) -> None:
+        """Program a context bank: stage 2 alone, AArch64, over the tables at `root`."""
+        self.write(CBA2R + 4 * bank, 1)
+        self.write(CBAR + 4 * bank, bank + 1 if vmid is None else vmid)
+        self.write(cb(bank, TCR), tcr)
+        self.write64(cb(bank, TTBR0), root)
+        self.write(cb(bank, SCTLR), sctlr)
+
+    def sync(self, bank: int | None = None) -> int:
+        """Wait for invalidations, as a driver does; the number of polls."""
+        sync, status = (TLBGSYNC, TLBGSTATUS) if bank is None else (cb(bank, TLBSYNC), cb(bank, TLBSTATUS))
+        self.write(sync, 0)
+        polls = 1
+        while self.read(status) & 1:
+            polls += 1
+            assert polls < 10_000, "the sync does not end"
+        return polls
+
+    def run(self) -> None:
+        """Let time pass until nothing is left to do."""
+        self.scheduler.run()
 
     def simple(
         self, va: int = 0x4000_0000, pa: int = 0x100_0000, length: int = 0x10_0000, **rights: bool
@@ -126,19 +211,21 @@ class Board:
         self.enable()
         return table
 
-    def go(self, va: int, access: int = 0, stream_id: int = HPC0) -> Translation | Fault:
+    def go(self, va: int, access: int = 0, stream_id: int = HPC0) -> Translation | Blocked | Fault:
         return self.smmu.translate(stream_id, va, access)
 
     def pa(self, va: int, access: int = 0, stream_id: int = HPC0) -> int:
         """The physical address; a fault fails the test with its description."""
         result = self.go(va, access, stream_id)
-        assert isinstance(result, Translation), result.describe()
+        assert isinstance(result, Translation), (
+            result.describe() if isinstance(result, Fault) else f"{va:#x} is blocked"
+        )
         return result.pa
 
     def fault(self, va: int, access: int = 0, stream_id: int = HPC0) -> Fault:
         """The fault; a translation fails the test."""
         result = self.go(va, access, stream_id)
-        assert isinstance(result, Fault), f"{va:#x} translated to {result.pa:#x}"
+        assert isinstance(result, Fault), f"{va:#x}: {result}"
         return result
 
     @property
