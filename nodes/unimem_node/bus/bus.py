@@ -10,7 +10,7 @@ one, which is the default, cleaning and invalidating have nothing to do.
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from unimem_node.bus.registers import RegisterFile
     from unimem_node.memory import PhysicalMemory, WriteBackCache
+
+#: A line of the CPU's caches (Cortex-A53, DDI0500).
+LINE_BYTES: Final = 64
 
 
 class Device(Protocol):
@@ -174,6 +177,11 @@ class Bus:
     def zero(self, pa: int, n: int) -> None:
         """Clear memory ``[pa, pa + n)`` and give its whole pages back to the host."""
         self._bytes.zero(pa, n)
+
+    @property
+    def line_bytes(self) -> int:
+        """Bytes of a line of the CPU's cache, also of one that is not modelled (CTR_EL0.DminLine)."""
+        return LINE_BYTES if self.cache is None else self.cache.line_bytes
 
     def clean(self, pa: int, n: int) -> None:
         """Write what the CPU's cache has of ``[pa, pa + n)`` to memory: DC CVAC on each line, and DSB."""

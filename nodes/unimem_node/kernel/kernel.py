@@ -33,6 +33,7 @@ class Kernel:
     """The kernel, booted: drivers are up, no process exists.
 
     `now` is the clock (ps). `strict`: a stream without a route faults instead of bypassing the SMMU.
+    `clean_tables` = False: page tables are left in the CPU's cache even where the SMMU does not look there.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Kernel:
         *,
         now: Callable[[], int] = lambda: 0,
         strict: bool = True,
+        clean_tables: bool = True,
     ) -> None:
         self.bus = bus
         self.board = board
@@ -62,6 +64,7 @@ class Kernel:
             on_fault=self._faulted,
             stream_name=board.stream_name,
             now=now,
+            clean_tables=clean_tables,
         )
         self.smmu.reset(strict=strict)
         self.dma: dict[str, ZdmaDriver | CdmaDriver] = {}
@@ -97,7 +100,7 @@ class Kernel:
             raise ValueError(f"protection domain {pdid} has a process already")
         asid = self._asids.allocate()
         try:
-            process = Process(pdid, asid, self.bus, self.frames, self.smmu.invalidate)
+            process = Process(pdid, asid, self.bus, self.frames, self.smmu.invalidate, self.smmu.tables)
         except BaseException:
             self._asids.free(asid)
             raise

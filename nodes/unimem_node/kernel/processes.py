@@ -17,6 +17,7 @@ from unimem.addresses import GLOBAL_BASE, align_up, fmt
 from unimem_node.bus import Bus
 from unimem_node.kernel.areas import Area, Areas
 from unimem_node.kernel.frames import BLOCK, PAGE, Extent, FrameAllocator, join
+from unimem_node.mmu.table_memory import TableMemory
 from unimem_node.mmu.tables import PageTable
 
 READ: Final = 1
@@ -49,11 +50,18 @@ def check_rights(rights: int) -> None:
 class Process:
     """One process. Every method that raises has changed nothing.
 
-    `pdid` is the protection domain, 0 for a process outside the global address space.
+    `pdid` is the protection domain, 0 for a process outside the global address space. `tables`: memory for
+    page tables that others walk too, if that is not just the bus.
     """
 
     def __init__(
-        self, pdid: int, asid: int, bus: Bus, frames: FrameAllocator, invalidate: Invalidate
+        self,
+        pdid: int,
+        asid: int,
+        bus: Bus,
+        frames: FrameAllocator,
+        invalidate: Invalidate,
+        tables: TableMemory | None = None,
     ) -> None:
         self.pdid = pdid
         self.asid = asid
@@ -62,7 +70,7 @@ class Process:
         self._frames = frames
         self._invalidate = invalidate
         self._retired: list[int] = []  # table pages that TLBs and walk caches may still know
-        self.table = PageTable(bus, frames.page, self._retired.append)
+        self.table = PageTable(tables or bus, frames.page, self._retired.append)
 
     def map(
         self,
@@ -160,6 +168,26 @@ class Process:
         for pa, length in list(self.runs(va, len(source), WRITE)):
             self._bus.write(pa, source[at : at + length])
             at += length
+
+    def sync_for_device(self, va: int, n: int) -> None:
+        """Hand a buffer to an engine that does not snoop the CPU's cache: what the CPU stored is in memory.
+
+        Also before such an engine writes, so that no dirty line goes back over its bytes. Linux calls it so.
+        """
+        for pa, length in list(self.runs(va, n, READ)):
+            self._bus.clean(pa, length)
+
+    def sync_for_cpu(self, va: int, n: int) -> None:
+        """Take back a buffer that such an engine has written: the CPU reads it from memory.
+
+        Lines that reach over an end of the buffer are cleaned first, for the sake of what else is in them.
+        """
+        line = self._bus.line_bytes
+        for pa, length in list(self.runs(va, n, READ)):
+            for edge in (pa, pa + length):
+                if edge % line:
+                    self._bus.clean_invalidate(edge, 1)
+            self._bus.invalidate(pa, length)
 
     def runs(self, va: int, n: int, rights: int) -> Iterator[Extent]:
         """Yield the memory behind ``[va, va + n)``, read from the page tables; raises `KernelFault`."""

@@ -33,6 +33,7 @@ from unimem_node.kernel.faults import FaultReport, read_context_fault, read_glob
 from unimem_node.kernel.frames import PAGE, FrameAllocator
 from unimem_node.kernel.processes import Process
 from unimem_node.kernel.static_domain import StaticDomain
+from unimem_node.kernel.table_bus import TableBus
 
 #: A sync that is not done after this many polls never will be.
 _POLLS: Final = 10_000
@@ -56,6 +57,7 @@ class SmmuDriver:
     """Drives the SMMU at `base` through the bus. Call `reset` once; until then everything bypasses.
 
     `stream_name` says what a stream ID is, for messages. `on_fault` is called with each `FaultReport`.
+    `clean_tables` = False forgets to clean page tables where the walks are not coherent.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class SmmuDriver:
         on_fault: Callable[[FaultReport], None],
         stream_name: Callable[[int], str] = lambda _: "",
         now: Callable[[], int] = lambda: 0,
+        clean_tables: bool = True,
     ) -> None:
         self._bus = bus
         self._base = base
@@ -84,6 +87,8 @@ class SmmuDriver:
         self._page = 0x1_0000 if idr1 >> 31 else 0x1000
         self._banks_at = base + (2 << (idr1 >> 28 & 7)) * self._page
         self._output_size = idr2 >> 4 & 0xF
+        #: Memory for page tables that this SMMU walks.
+        self.tables = TableBus(bus, clean=clean_tables and not idr0 & reg.IDR0_CTTW)
         self._banks: dict[int, Bank] = {}
         self._by_asid: dict[int, Bank] = {}
         self._entries: dict[int, _Entry] = {}
@@ -138,7 +143,7 @@ class SmmuDriver:
         asid = self._asids.allocate()
         domain = None
         try:
-            domain = StaticDomain(self, asid, self._bus, self._frames)
+            domain = StaticDomain(self, asid, self.tables, self._frames)
             tables = Tables(f"the static domain of stream {stream_id:#x}", asid, domain.table.root, None)
             domain.bank = self._attach(stream_id, mask, tables).index
         except BaseException:

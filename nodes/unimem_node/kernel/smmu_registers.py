@@ -26,6 +26,7 @@ ACR_SMTNMB_TLBEN: Final = 1 << 8
 ACR_S2CRB_TLBEN: Final = 1 << 10
 ACR_CACHE_LOCK: Final = 1 << 26
 IDR0: Final = 0x020
+IDR0_CTTW: Final = 1 << 14  # table walks are coherent with the CPU's caches
 IDR1: Final = 0x024
 IDR2: Final = 0x028
 IDR7: Final = 0x03C

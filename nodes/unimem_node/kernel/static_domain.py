@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from unimem_node.bus import Bus
 from unimem_node.kernel.frames import FrameAllocator
+from unimem_node.kernel.table_bus import TableBus
 from unimem_node.mmu.tables import PageTable
 
 
@@ -23,14 +23,14 @@ class _Driver(Protocol):
 class StaticDomain:
     """The SMMU's own tables for one stream, in context bank `bank`. Made by `SmmuDriver.attach_static`."""
 
-    def __init__(self, driver: _Driver, asid: int, bus: Bus, frames: FrameAllocator) -> None:
+    def __init__(self, driver: _Driver, asid: int, tables: TableBus, frames: FrameAllocator) -> None:
         self.asid = asid
         self.bank = -1
         self.mapped_bytes = 0
         self._driver = driver
         self._frames = frames
         self._retired: list[int] = []
-        self.table = PageTable(bus, frames.page, self._retired.append)
+        self.table = PageTable(tables, frames.page, self._retired.append)
 
     def map(self, iova: int, pa: int, length: int, *, write: bool = True) -> None:
         """Insert a mapping of whole pages; raises `ValueError` when an address is taken, `MemoryError`."""

@@ -21,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from unimem.addresses import align_down, align_up
+from unimem_node.bus.bus import LINE_BYTES
 from unimem_node.memory.physical import PAGE, PhysicalMemory
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-LINE_BYTES: Final = 64
 _LARGEST_LINE: Final = 2048  # CTR_EL0.DminLine could say so; none is longer
 
 

@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 
 from unimem.addresses import fmt
-from unimem_node.bus import Bus
 from unimem_node.mmu import descriptors
 from unimem_node.mmu.descriptors import TABLE, VALID, Kind, Rights, level_shift
 from unimem_node.mmu.spans import (
@@ -37,6 +36,7 @@ from unimem_node.mmu.spans import (
     tables_below,
     whole,
 )
+from unimem_node.mmu.table_memory import TableMemory
 
 TOP: Final = 1 << 48
 
@@ -72,7 +72,9 @@ class _Job:
 class PageTable:
     """The tables of one process (or one of the SMMU's own domains)."""
 
-    def __init__(self, bus: Bus, allocate_page: Callable[[], int], free_page: Callable[[int], None]) -> None:
+    def __init__(
+        self, bus: TableMemory, allocate_page: Callable[[], int], free_page: Callable[[int], None]
+    ) -> None:
         """Make an empty table. `allocate_page` returns the address of 4 KiB (`MemoryError` if none)."""
         self._bus = bus
         self._allocate = allocate_page

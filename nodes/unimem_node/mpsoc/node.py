@@ -68,9 +68,19 @@ def board_of(soc: Mpsoc) -> Board:
     )
 
 
-def boot(soc: Mpsoc, *, strict: bool = True) -> Kernel:
-    """Boot the kernel on a chip. `strict`: a stream that nobody routed faults instead of bypassing."""
-    return Kernel(soc.bus, soc.interrupts, board_of(soc), now=lambda: clock_of(soc), strict=strict)
+def boot(soc: Mpsoc, *, strict: bool = True, clean_tables: bool = True) -> Kernel:
+    """Boot the kernel on a chip. `strict`: a stream that nobody routed faults instead of bypassing.
+
+    `clean_tables` = False: the kernel forgets to clean page tables, for a chip with a cache to show it.
+    """
+    return Kernel(
+        soc.bus,
+        soc.interrupts,
+        board_of(soc),
+        now=lambda: clock_of(soc),
+        strict=strict,
+        clean_tables=clean_tables,
+    )
 
 
 def clock_of(soc: Mpsoc) -> int:
