@@ -9,6 +9,8 @@ from unimem_node import Mpsoc
 
 CDMA = 0xA000_0000
 CR, SR, SA, DA, BTT = 0x00, 0x04, 0x18, 0x20, 0x28
+#: Idle, in a build with scatter-gather (SGIncld).
+READY = 1 << 1 | 1 << 3
 IDLE, INT_ERR, SLV_ERR, DEC_ERR, IOC, ERR = 1 << 1, 1 << 4, 1 << 5, 1 << 6, 1 << 12, 1 << 14
 VA = 0x40_0000_0000
 DATA = bytes(range(251)) * 40
@@ -36,9 +38,9 @@ def copy(soc: Mpsoc, src: int, dst: int, n: int, base: int = CDMA) -> None:
 
 
 def test_reset_state_and_what_software_may_write(soc: Mpsoc) -> None:
-    assert (soc.bus.read32(CDMA + CR), soc.bus.read32(CDMA + SR)) == (0x0001_0000, IDLE)
+    assert (soc.bus.read32(CDMA + CR), soc.bus.read32(CDMA + SR)) == (0x0001_0000, READY)
     soc.bus.write32(CDMA + CR, 0xFFFF_FFFF & ~(1 << 2))
-    assert soc.bus.read32(CDMA + CR) == 0xFFFF_7030  # SGMode stays 0: SGIncld is 0
+    assert soc.bus.read32(CDMA + CR) == 0xFFFF_7038
     soc.bus.write32(CDMA + CR, 1 << 2)
     assert soc.bus.read32(CDMA + CR) == 0x0001_0000
     for at, sticks in ((0x08, 0), (0x10, 0), (SA, 0xFFFF_FFFF), (SA + 4, 0x1_FFFF), (DA + 4, 0x1_FFFF)):
@@ -50,10 +52,10 @@ def test_copy_and_its_interrupt(soc: Mpsoc) -> None:
     soc.bus.write32(CDMA + CR, IOC | ERR)
     copy(soc, 0x10_0001, 0x20_0003, 5000)
     assert soc.memory.read(0x20_0003, 5001) == DATA[1:5001] + b"\0"
-    assert soc.bus.read32(CDMA + SR) == IDLE | IOC
+    assert soc.bus.read32(CDMA + SR) == READY | IOC
     assert soc.interrupts.pending() == [89]
     soc.bus.write32(CDMA + SR, IOC)
-    assert (soc.bus.read32(CDMA + SR), soc.interrupts.pending()) == (IDLE, [])
+    assert (soc.bus.read32(CDMA + SR), soc.interrupts.pending()) == (READY, [])
     copy(soc, 0x10_0000, 0x20_0000, 16)
     assert soc.interrupts.pending() == [89]
 
@@ -62,7 +64,7 @@ def test_writing_the_length_starts_it_and_it_takes_its_time(soc: Mpsoc) -> None:
     soc.bus.write64(CDMA + SA, 0x10_0000)
     soc.bus.write64(CDMA + DA, 0x20_0000)
     soc.bus.write32(CDMA + BTT, 4800)
-    assert soc.bus.read32(CDMA + SR) == 0
+    assert soc.bus.read32(CDMA + SR) == READY & ~IDLE
     soc.run()
     timing = soc.platform.smmu.block.timing
     clocks = (20, 300)  # set-up, beats of 16 bytes
@@ -74,12 +76,12 @@ def test_writing_the_length_starts_it_and_it_takes_its_time(soc: Mpsoc) -> None:
 def test_a_length_of_zero_is_an_internal_error_that_only_reset_ends(soc: Mpsoc) -> None:
     soc.bus.write32(CDMA + CR, ERR)
     copy(soc, 0x10_0000, 0x20_0000, 0)
-    assert soc.bus.read32(CDMA + SR) == IDLE | INT_ERR | ERR
+    assert soc.bus.read32(CDMA + SR) == READY | INT_ERR | ERR
     assert soc.interrupts.pending() == [89]
     copy(soc, 0x10_0000, 0x20_0000, 16)
     assert soc.memory.read(0x20_0000, 16) == bytes(16)
     soc.bus.write32(CDMA + CR, 1 << 2)
-    assert (soc.bus.read32(CDMA + SR), soc.interrupts.pending()) == (IDLE, [])
+    assert (soc.bus.read32(CDMA + SR), soc.interrupts.pending()) == (READY, [])
     copy(soc, 0x10_0000, 0x20_0000, 16)
     assert soc.memory.read(0x20_0000, 16) == DATA[:16]
 
@@ -96,9 +98,9 @@ def test_a_length_written_while_busy_is_ignored(soc: Mpsoc) -> None:
 def test_reset_ends_a_transfer_under_way(soc: Mpsoc) -> None:
     soc.bus.write32(CDMA + BTT, 16)
     soc.bus.write32(CDMA + CR, 1 << 2)
-    assert soc.bus.read32(CDMA + SR) == IDLE
+    assert soc.bus.read32(CDMA + SR) == READY
     soc.run()
-    assert soc.bus.read32(CDMA + SR) == IDLE
+    assert soc.bus.read32(CDMA + SR) == READY
 
 
 def test_keyhole(soc: Mpsoc) -> None:
@@ -112,7 +114,7 @@ def test_keyhole(soc: Mpsoc) -> None:
 
 def test_no_memory_is_a_decode_error(soc: Mpsoc) -> None:
     copy(soc, 0x10_0000, 0x7_0000_0000, 16)
-    assert soc.bus.read32(CDMA + SR) == IDLE | DEC_ERR | ERR
+    assert soc.bus.read32(CDMA + SR) == READY | DEC_ERR | ERR
 
 
 @pytest.mark.parametrize(("response", "bit"), [("SLVERR", SLV_ERR), ("DECERR", DEC_ERR)])
@@ -127,7 +129,7 @@ def test_an_smmu_abort_shows_as_the_platform_says(response: str, bit: int) -> No
     driver.route(0, 0x200, 0)
     soc.bus.write32(CDMA + CR, IOC | ERR)
     copy(soc, VA + 0xF00, VA + 0x10_0000, 512)
-    assert soc.bus.read32(CDMA + SR) == IDLE | bit | ERR
+    assert soc.bus.read32(CDMA + SR) == READY | bit | ERR
     assert soc.interrupts.pending() == [89, 155]
     assert soc.memory.read(0x20_0000, 512) == DATA[0xF00:0x1000] + bytes(256)
 
@@ -146,7 +148,7 @@ def test_the_stream_is_the_ports_and_the_axi_ids(port: str, axi_id: int, stream:
     driver.set_bank(0, root)
     driver.route(0, stream, 0)
     copy(soc, VA, VA + 0x1000, 64)
-    assert soc.bus.read32(CDMA + SR) == IDLE | IOC
+    assert soc.bus.read32(CDMA + SR) == READY | IOC
     assert soc.memory.read(0x20_0000, 64) == DATA[:64]
     driver.route(0, stream ^ 1, 0)  # the wrong AXI ID: the most frequent mistake
     copy(soc, VA, VA + 0x1000, 64)

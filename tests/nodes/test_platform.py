@@ -96,7 +96,7 @@ def test_a_platform_is_a_file(tmp_path: Path) -> None:
         ("128, 128]", "128]", r"dma fpd: tbu = 5, but smmu\.block\.micro_tlb_entries lists 5 TBUs"),
         ("first_stream = 0x0200", "first_stream = 0x0201", r"pl\.ports\.HPC0: .*multiple of 0x40 in TBU 0"),
         ("ACE = {}", "ACE = { tbu = 1 }", r"pl\.ports\.ACE: .*both tbu and first_stream, or neither"),
-        ('type = "rdma"', 'type = "rmda"', r"pl\.masters\.1: .*'axi_cdma', 'rdma'"),
+        ('type = "rdma"', 'type = "rmda"', r"pl\.masters\.1: .*'axi_cdma', 'axi_dma', 'rdma'"),
         (
             "axi_id = 16",
             "axi_id = 50",

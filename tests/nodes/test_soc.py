@@ -89,7 +89,7 @@ def test_pl_masters_replace_the_platforms() -> None:
         ([CDMA, CDMA | {"base": 0xA008_0000}], r"cdma0 .* and cdma1 .* would both present stream 0x0200"),
         ([CDMA, CDMA | {"axi_id": 1}], "cdma1 at 0xa000_0000 overlaps cdma0"),
         ([CDMA | {"base": 0xFD80_0000}], "cdma0 at 0xfd80_0000 overlaps smmu"),
-        ([CDMA | {"type": "axi_dma"}], "pl_masters: 0: .*'axi_cdma', 'rdma'"),
+        ([CDMA | {"type": "axi_vdma"}], "pl_masters: 0: .*'axi_cdma', 'axi_dma', 'rdma'"),
     ],
 )
 def test_masters_that_do_not_fit(masters: list[dict[str, object]], message: str) -> None:

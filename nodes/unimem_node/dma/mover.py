@@ -1,84 +1,59 @@
-"""The part all engines share: one transfer at a time, moved at scheduler events.
+"""The part all engines share: bytes moved at scheduler events, and what becomes of a refused access.
 
-An engine starts a `Job`. After the set-up time the mover moves the first `CHUNK_BYTES`, lets the time of
-those bytes pass (data path and translation), moves the next, and in the end, after the memory's latency,
-calls back. So the data is in memory before the engine shows a status, and a change of the SMMU's
-configuration or of a page table takes effect between chunks, never inside one.
+An engine describes its transfer in the row of `state.py` and starts the mover. After the set-up time the
+mover lets `_fast_step.step` go on for up to `CHUNK_BYTES`, waits for as long as those bytes take (`pace.py`),
+and goes on; when `step` needs the engine, the engine is told at that simulated time. So the data is in memory
+before the engine shows a status, and a change of the SMMU's configuration or of a page table takes effect
+between chunks, never inside one.
 
 A refused access is reported to the SMMU at the simulated time at which it is made. Then
 
-* the SMMU aborts (CFRE, GFRE = 1), or no memory is there: the transfer ends with a `Refusal`; the bytes
-  before it are in memory, those after it are not;
-* the SMMU does not abort: RAZ/WI. Reads give zeros and writes are dropped up to the next 4 KiB border
-  (which no AXI burst crosses), and the transfer goes on.
-
-Simplifications: a read and its write overlap perfectly, one memory latency is paid for the first read and
-one for the last write, and engines do not compete for a DRAM port.
+* the SMMU stalls it (CFCFG = 1): the transaction is held. RESUME lets it retry, and the transfer goes on
+  exactly there, or terminates it;
+* the bank is blocked by another stalled transaction (HUPCF = 0): this one waits and is then retried;
+* the SMMU aborts (CFRE, GFRE = 1), or no memory is there: the engine gets a `Refusal`; the bytes before it
+  are in memory, those after it are not;
+* the SMMU does not abort: RAZ/WI. Data reads as zero and writes are dropped up to the next 4 KiB border
+  (which no AXI burst crosses), and the transfer goes on. A descriptor reads as zeros: one without a length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from unimem.addresses import fmt
 from unimem_node.clock import Event, Scheduler
-from unimem_node.dma import _fast, plain
-from unimem_node.dma._fast import ACCESS_READ, NO_MEMORY, NO_ROUTE, SIDE_DESTINATION, SIDE_NONE, SIDE_SOURCE
-from unimem_node.dma.plain import Moved
-from unimem_node.dma.port import SmmuPort
-from unimem_node.dma.spec import DataPath
-from unimem_node.mmu._fast import ACCESS_WRITE
-from unimem_node.smmu import Fault
-from unimem_node.smmu.arrays import T_MEMORY_LATENCY
+from unimem_node.dma import state as x
+from unimem_node.dma._fast import NO_MEMORY, NO_ROUTE
+from unimem_node.dma._fast_step import step as compiled_step
+from unimem_node.dma.pace import Pace, TbuLoad
+from unimem_node.dma.port import SmmuPort, Way
+from unimem_node.dma.spec import Patience
+from unimem_node.mmu.regime import ACCESS_READ, ACCESS_WRITE
+from unimem_node.smmu import Fault, Hold
+from unimem_node.smmu.arrays import BLOCKED, T_DESCRIPTOR_READ, T_MEMORY_LATENCY
 
 #: Bytes moved by one event: long enough that an event costs nothing beside them.
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES: Final = 1 << 20
+#: The same of FIXED bursts, which are copied beat by beat.
+FIXED_CHUNK_BYTES: Final = 1 << 16
 #: No AXI burst crosses this border, so a refused one never reaches beyond it.
-BURST_BORDER = 4096
+BURST_BORDER: Final = 4096
 
-_ZEROS = np.zeros(16, np.uint8)
-
-
-def _moved(result: Iterable[int]) -> Moved:
-    """A move's result as Python's integers: uncompiled, it has NumPy's, which overflow."""
-    return Moved(*map(int, result))
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What to move: `source` None writes `pattern` over and over, `destination` None reads and drops.
-
-    A side that is `fixed` keeps its address from beat to beat (AXI FIXED burst, CDMA keyhole).
-    """
-
-    length: int
-    source: int | None = None
-    destination: int | None = None
-    source_fixed: bool = False
-    destination_fixed: bool = False
-    pattern: npt.NDArray[np.uint8] | None = None
-
-    def source_at(self, done: int) -> int:
-        """Address from which byte number `done` is read."""
-        assert self.source is not None
-        return self.source if self.source_fixed else self.source + done
-
-    def destination_at(self, done: int) -> int:
-        """Address to which byte number `done` is written."""
-        assert self.destination is not None
-        return self.destination if self.destination_fixed else self.destination + done
+_WRITES: Final = frozenset({x.OP_WRITE, x.OP_UPDATE})
+_NO_BYTES: Final = np.zeros(16, np.uint8)
+_NO_FIFO: Final = np.zeros(x.FIFO_COLS, np.int64)
+_ENDS: Final = frozenset({x.STOP_DONE, x.STOP_PAUSED})
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """The access that ended a transfer: a bus response, and the SMMU's fault when it was the SMMU's."""
 
-    side: Literal["read", "write"]
+    op: int  # OP_*
     address: int
     response: Literal["SLVERR", "DECERR"]
     fault: Fault | None
@@ -86,160 +61,235 @@ class Refusal:
     def describe(self) -> str:
         """The refusal in one line of words."""
         why = self.fault.describe() if self.fault else "no memory there"
-        return f"{self.side} at {fmt(self.address)}: {self.response}, {why}"
+        words = ("read", "write", "descriptor read", "descriptor read", "status write")[self.op]
+        return f"{words} at {fmt(self.address)}: {self.response}, {why}"
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a transfer ended, and how many bytes it had moved."""
+class Engine(Protocol):
+    """Who owns a mover."""
 
-    done: int
-    refusal: Refusal | None
+    def stopped(self, mover: Mover, stop: int) -> None:
+        """`step` returned STOP_* at this time; `Mover.go_on` if it shall continue."""
+
+    def refused(self, mover: Mover, refusal: Refusal) -> None:
+        """An access got a bus error."""
 
 
-class DataMover:
-    """Moves one job at a time through a port. `record` is told of each ending (`EventLog.record`)."""
+class Mover:
+    """Runs one state row through a port; `bytes_` and `fifo` as `step` wants them.
+
+    `tell_all`: the engine is told of each chunk too (STOP_BUDGET), as a stream's other end waits for it.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_descriptors",
+        "_engine",
+        "_event",
+        "_fifo",
+        "_hold",
+        "_load",
+        "_patience",
+        "_port",
+        "_refusal",
+        "_scheduler",
+        "_step",
+        "_stop",
+        "_tell_all",
+        "_timing",
+        "_way",
+        "bytes_",
+        "pace",
+        "st",
+    )
 
     def __init__(
         self,
+        engine: Engine,
         port: SmmuPort,
         scheduler: Scheduler,
-        path: DataPath,
+        load: TbuLoad,
+        pace: Pace,
+        patience: Patience,
         *,
         fast: bool = True,
-        record: Callable[..., None] | None = None,
+        tell_all: bool = False,
+        bytes_: Any = _NO_BYTES,
+        fifo: Any = _NO_FIFO,
     ) -> None:
+        self._engine = engine
         self._port = port
         self._scheduler = scheduler
-        self._path = path
-        self._moves: Any = _fast if fast else plain
-        self._record = record
+        self._load = load
+        self._patience = patience
+        self._tell_all = tell_all
+        self.pace = pace
+        self.st: Any = np.zeros(x.STATE_COLS, np.int64)
+        self.bytes_, self._fifo = bytes_, fifo
+        self._step: Any = compiled_step if fast else getattr(compiled_step, "py_func", compiled_step)
+        self._timing = port.arrays.timing
         self._event: Event | None = None
-        self._job = Job(0)
-        self._way = port.way()
-        self._ended: Callable[[Ending], None] = lambda _: None
-        self.done = 0
-        self._zeros_until = 0  # bytes before this one are read as zero: RAZ
+        self._hold: Hold | None = None
+        self._way: Way = port.way()
+        self._refusal: Refusal | None = None  # of the access that is held; None: it only waits
+        self._stop = x.STOP_BUDGET
+        self._bytes = self._descriptors = 0
 
     @property
     def busy(self) -> bool:
-        """True from the start of a job to its end."""
-        return self._event is not None
+        """True from the start to the end, also while an access is held by the SMMU."""
+        return self._event is not None or self._hold is not None
 
     @property
-    def job(self) -> Job:
-        """The job under way, or the last one."""
-        return self._job
+    def held(self) -> bool:
+        """True while the SMMU stalls an access, or lets it wait for a stalled one."""
+        return self._hold is not None
 
-    def start(self, job: Job, ended: Callable[[Ending], None]) -> None:
-        """Begin `job`; `ended` is called once, at the scheduler event at which it ends."""
+    def attend(self) -> None:
+        """Software looks at the engine: its patience begins anew."""
+        self._bytes = self._descriptors = 0
+
+    def start(self) -> None:
+        """Begin with what the state row says, after the set-up time."""
         assert not self.busy, "an engine has one transfer at a time"
-        self._job, self._ended, self.done, self._zeros_until = job, ended, 0, 0
-        self._event = self._scheduler.after(self._path.setup_ps, self._advance)
+        self._load.active += 1
+        setup = self.pace.path.setup_ps
+        if self.st[x.X_LIST]:  # the first descriptor is waited for; later ones are fetched ahead
+            setup += int(self._timing[T_MEMORY_LATENCY])
+        self._event = self._scheduler.after(setup, self._advance)
+
+    def go_on(self) -> None:
+        """Continue where `step` stopped, at this time."""
+        self._load.active += 1
+        self._event = self._scheduler.after(0, self._advance)
 
     def cancel(self) -> None:
-        """Stop; bytes moved so far stay where they are, and `ended` is not called."""
+        """Stop; bytes moved so far stay where they are, an access that is held is dropped."""
         if self._event is not None:
             self._event.cancel()
             self._event = None
+            self._load.active -= 1
+        if self._hold is not None:
+            self._hold.cancel()
+            self._hold = None
+
+    def take(self, column: int) -> int:
+        """Read a counter of the state row and clear it."""
+        value = int(self.st[column])
+        if value:
+            self.st[column] = 0
+        return value
+
+    def address(self, side: int) -> int:
+        """Address that a side has reached."""
+        st = self.st
+        return int(st[side + x.D_BASE]) + (0 if st[side + x.D_FIXED] else int(st[side + x.D_POS]))
 
     def _advance(self) -> None:
         """Move the next chunk, then wait for as long as it takes."""
-        moved = self._move(min(CHUNK_BYTES, self._job.length - self.done))
-        self.done += moved.done
-        spent = self._path.data_ps(moved.done) + moved.cost_ps
-        if moved.code:
-            self._event = self._scheduler.after(spent, lambda: self._stopped(moved))
-        elif self.done < self._job.length:
-            self._event = self._scheduler.after(spent, self._advance)
-        else:
-            sides = (self._job.source is not None) + (self._job.destination is not None)
-            latency = sides * int(self._port.arrays.timing[T_MEMORY_LATENCY])
-            self._event = self._scheduler.after(spent + latency, self._finish)
-
-    def _finish(self, refusal: Refusal | None = None) -> None:
-        self._event = None
-        if self._record is not None:
-            self._record(
-                time_ps=self._scheduler.now_ps,
-                kind="dma.done" if refusal is None else "dma.refused",
-                source=self._job.source,
-                destination=self._job.destination,
-                bytes=self.done,
-                reason=None if refusal is None else refusal.describe(),
-            )
-        self._ended(Ending(self.done, refusal))
-
-    def _stopped(self, moved: Moved) -> None:
-        """An access was refused: have it recorded, then end the transfer or go on as RAZ/WI."""
-        reading = moved.side == SIDE_SOURCE
-        address = self._job.source_at(self.done) if reading else self._job.destination_at(self.done)
-        access = ACCESS_READ if reading else ACCESS_WRITE
-        side: Literal["read", "write"] = "read" if reading else "write"
-        if moved.code == NO_MEMORY:
-            fault = self._port.no_memory(address, access, moved.level, self._way)
-            self._finish(Refusal(side, address, "DECERR", fault))
+        patience = self._patience
+        if self._bytes > patience.bytes or self._descriptors > patience.descriptors:
+            self.attend()
+            self._idle()
+            self._engine.stopped(self, x.STOP_RUNAWAY)
             return
-        code = 0 if moved.code == NO_ROUTE else moved.code
-        fault = self._port.refused(address, access, code, moved.level, self._way)
-        if fault.aborts:
-            self._finish(Refusal(side, address, "SLVERR", fault))
-            return
-        within_burst = min(self._to_border(), self._job.length - self.done)
-        if reading and self._job.destination is not None:
-            self._zeros_until = self.done + within_burst
-        else:
-            self.done += within_burst
-        self._advance()
-
-    def _to_border(self) -> int:
-        """Bytes to the nearest 4 KiB border of a side whose address advances."""
-        job = self._job
-        addresses = [0]
-        if job.source is not None and not job.source_fixed:
-            addresses.append(job.source_at(self.done))
-        if job.destination is not None and not job.destination_fixed:
-            addresses.append(job.destination_at(self.done))
-        return min(BURST_BORDER - address % BURST_BORDER for address in addresses)
-
-    def _move(self, n: int) -> Moved:
-        """Move up to `n` bytes from where the job stands, as far as they are accepted."""
-        job, done, arrays = self._job, self.done, self._port.arrays
         way = self._way = self._port.way()
-        if n == 0:
-            return Moved(0, SIDE_NONE, 0, 0, 0)
-        if not way.open:
-            side = SIDE_DESTINATION if job.source is None or done < self._zeros_until else SIDE_SOURCE
-            return Moved(0, side, NO_ROUTE, 0, 0)
-        lane, cb = way.lane, way.cb
-        if job.destination is None:
-            fixed = min(n, self._path.width_bytes) if job.source_fixed else n
-            moved = _moved(self._moves.read_translated(arrays, lane, cb, job.source_at(done), fixed))
-            return moved if moved.code else moved._replace(done=n)
-        if job.source is None or done < self._zeros_until:
-            return self._fill(lane, cb, n)
-        if job.source_fixed or job.destination_fixed:
-            src, dst = job.source_at(done), job.destination_at(done)
-            steps = (0 if job.source_fixed else 1, 0 if job.destination_fixed else 1)
-            width = self._path.width_bytes
-            result = self._moves.copy_beats(arrays, lane, cb, src, steps[0], dst, steps[1], n, width)
-        else:
-            src, dst = job.source_at(done), job.destination_at(done)
-            result = self._moves.copy_translated(arrays, lane, cb, src, lane, cb, dst, n)
-        return _moved(result)
-
-    def _fill(self, lane: int, cb: int, n: int) -> Moved:
-        """Write the pattern of a write-only job, or the zeros of a refused read."""
-        job, done = self._job, self.done
-        pattern = job.pattern if job.source is None else _ZEROS
-        if done < self._zeros_until:
-            n = min(n, self._zeros_until - done)
-        assert pattern is not None
-        written, phase = n, done
-        if job.destination_fixed:  # holds the last beat in the end, and every beat is the same
-            written, phase = min(n, self._path.width_bytes), 0
-        address = job.destination_at(done)
-        moved = _moved(
-            self._moves.fill_translated(self._port.arrays, lane, cb, address, written, pattern, phase)
+        st = self.st
+        budget = FIXED_CHUNK_BYTES if st[x.SRC + x.D_FIXED] or st[x.DST + x.D_FIXED] else CHUNK_BYTES
+        stop, moved, cost, reads, walks = self._step(
+            self._port.arrays,
+            st,
+            self.bytes_,
+            self._fifo,
+            way.lane,
+            way.cb if way.open else x.REFUSED,
+            way.read,
+            way.write,
+            budget,
         )
-        return moved if moved.code else moved._replace(done=n)
+        latency = int(self._timing[T_MEMORY_LATENCY])
+        load, pace = self._load, self.pace
+        share = load.share()
+        spent = int(cost)
+        fetched = self.take(x.X_FETCHED)
+        if moved:
+            spent += pace.data_ps(int(moved), latency, share)
+        if fetched:  # one beat each on the read side; their latency is hidden behind the data
+            spent += pace.path.cycles_ps(fetched)
+        if reads:
+            work = int(reads) * int(self._timing[T_DESCRIPTOR_READ])
+            spent += load.walk(self._scheduler.now_ps, work, min(pace.reads, share, int(walks))) - work
+        if stop in _ENDS:
+            spent += latency * sum(st[side + x.D_KIND] == x.KIND_MEMORY for side in (x.SRC, x.DST))
+        self._bytes += int(moved)
+        self._descriptors += fetched
+        self._stop = int(stop)
+        self._event = self._scheduler.after(int(spent), self._settle)
+
+    def _settle(self) -> None:
+        """The time of the chunk has passed: tell the engine, or go on."""
+        stop = self._stop
+        if stop == x.STOP_BUDGET and not self._tell_all:
+            self._advance()
+        elif stop == x.STOP_REFUSED:
+            self._idle()
+            self._refused()
+        else:
+            self._idle()
+            self._engine.stopped(self, stop)
+
+    def _idle(self) -> None:
+        self._event = None
+        self._load.active -= 1
+
+    # ---- refused accesses
+
+    def _refused(self) -> None:
+        """Have a refused access recorded, and find out what becomes of it."""
+        st = self.st
+        op, va, code, info = (int(st[column]) for column in (x.X_OP, x.X_VA, x.X_CODE, x.X_INFO))
+        if code == BLOCKED:
+            self._refusal = None
+            self._hold = self._port.wait(self._way, self._resumed)
+            return
+        access = ACCESS_WRITE if op in _WRITES else ACCESS_READ
+        if code == NO_MEMORY:
+            fault = self._port.no_memory(va, access, info, self._way)
+            self._refusal = Refusal(op, va, "DECERR", fault)
+        else:
+            fault = self._port.refused(va, access, 0 if code == NO_ROUTE else code, info, self._way)
+            self._refusal = Refusal(op, va, "SLVERR", fault)
+        if fault is not None and fault.stalls:
+            self._hold = self._port.hold(fault, self._resumed)
+        else:
+            self._terminated()
+
+    def _resumed(self, retry: bool) -> None:
+        """The SMMU lets go of an access that it held: again from there, or as if it had not stalled."""
+        self._hold = None
+        if retry or self._refusal is None:
+            self._load.active += 1
+            self._advance()
+        else:
+            self._terminated()
+
+    def _terminated(self) -> None:
+        """The access is terminated: a bus error, or zeros for reads and nothing for writes."""
+        refusal, st = self._refusal, self.st
+        assert refusal is not None
+        if refusal.fault is None or refusal.response == "DECERR" or refusal.fault.aborts:
+            self._engine.refused(self, refusal)
+            return
+        op = refusal.op
+        if op == x.OP_UPDATE:
+            st[x.X_UPDATING] = 2
+        elif op in (x.OP_READ, x.OP_WRITE):
+            side = x.SRC if op == x.OP_READ else x.DST
+            left = int(st[side + x.D_SIZE] - st[side + x.D_POS])
+            st[side + x.D_SKIP] = min(BURST_BORDER - refusal.address % BURST_BORDER, left)
+        else:  # a descriptor of zeros
+            st[x.X_CODE] = x.BAD_LENGTH
+            self._engine.stopped(self, x.STOP_BAD)
+            return
+        self._load.active += 1
+        self._advance()

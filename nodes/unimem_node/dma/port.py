@@ -7,10 +7,12 @@ is looked up in the SMMU, again after every change of its configuration.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from unimem_node.dma._fast import OUTSIDE
-from unimem_node.smmu import Fault, RouteKind, Smmu, StreamRoute
+from unimem_node.mmu.regime import ACCESS_READ, ACCESS_WRITE
+from unimem_node.smmu import Fault, Hold, RouteKind, Smmu, StreamRoute
 from unimem_node.smmu.arrays import Arrays
 
 #: CB_FSR.EF: memory that is not there, on a walk or on the access itself.
@@ -24,6 +26,8 @@ class Way(NamedTuple):
     cb: int
     open: bool
     route: StreamRoute | None  # None: a master that does not pass the SMMU
+    read: int = ACCESS_READ  # what its reads and writes count as (S2CR.PRIVCFG, INSTCFG)
+    write: int = ACCESS_WRITE
 
 
 class SmmuPort:
@@ -41,12 +45,17 @@ class SmmuPort:
         if self.stream_id is not None and self._epoch != self._smmu.epoch:
             route = self._smmu.resolve(self.stream_id)
             self._way = Way(
-                self._smmu.lane_of(self.stream_id), route.cb, route.kind is not RouteKind.FAULT, route
+                self._smmu.lane_of(self.stream_id),
+                route.cb,
+                route.kind is not RouteKind.FAULT,
+                route,
+                route.access(ACCESS_READ),
+                route.access(ACCESS_WRITE),
             )
             self._epoch = self._smmu.epoch
         return self._way
 
-    def refused(self, address: int, access: int, code: int, level: int, way: Way | None = None) -> Fault:
+    def refused(self, address: int, access: int, code: int, syndrome: int, way: Way | None = None) -> Fault:
         """Let the SMMU record an access that it refused; the fault says what the master sees.
 
         `way`: the translation in force when the access was made, if that was not now.
@@ -54,11 +63,19 @@ class SmmuPort:
         route = (way or self.way()).route
         assert route is not None, "only the SMMU refuses, and this master does not pass it"
         assert self.stream_id is not None
-        return self._smmu.fault(self.stream_id, route, address, access, code, level)
+        return self._smmu.fault(self.stream_id, route, address, access, code, syndrome)
 
-    def no_memory(self, address: int, access: int, level: int, way: Way | None = None) -> Fault | None:
+    def no_memory(self, address: int, access: int, syndrome: int, way: Way | None = None) -> Fault | None:
         """Nothing answers at the output address: an external fault of the context bank, if one translated."""
         way = way or self.way()
         if way.cb < 0:
             return None
-        return self.refused(address, access, EXTERNAL_FAULT, level, way)
+        return self.refused(address, access, EXTERNAL_FAULT, syndrome, way)
+
+    def hold(self, fault: Fault, resumed: Callable[[bool], None]) -> Hold:
+        """Let the SMMU hold the access that stalled; ``resumed(retry)`` when software has decided."""
+        return self._smmu.hold(fault, resumed)
+
+    def wait(self, way: Way, resumed: Callable[[bool], None]) -> Hold:
+        """Wait for a bank that a stalled access blocks; ``resumed(True)`` when it is free."""
+        return self._smmu.wait(way.cb, resumed)

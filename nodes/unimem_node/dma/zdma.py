@@ -1,16 +1,32 @@
-"""A ZDMA channel in simple register mode (AMD UG1085 "DMA controllers": FPD "GDMA", LPD "ADMA").
+"""A ZDMA channel (AMD UG1085 "DMA controllers": FPD "GDMA", LPD "ADMA"; xzdma_hw.h).
 
-Writing CTRL2.EN = 1 starts the transfer that SRC/DST_DSCR_WORD0..3 describe. The size of the source governs
-both directions; in write-only mode, that of the destination. The channel stops, EN falls and STATUS shows
-00 or, after a refused access, 11 (the encoding of xzdma_hw.h). Setting EN again starts anew.
+*Simple mode* (CTRL0.POINT_TYPE = 0): CTRL2.EN starts the transfer that SRC/DST_DSCR_WORD0..3 describe. The
+size of the source governs both directions; in write-only mode, that of the destination.
 
-Not a transfer, and answered as a bad descriptor (ISR.AXI_RD_SRC_DSCR or AXI_RD_DST_DSCR, STATUS 11, no byte
-moved): scatter-gather (CTRL0.POINT_TYPE = 1), which this model's channels do not fetch descriptors for, and
-a size of zero. Rate control, outstanding limits and PL flow control are stored and have no effect.
+*Scatter-gather* (POINT_TYPE = 1): source and destination follow lists of their own from SRC_START and
+DST_START: linear (16 bytes, the next one behind it) and linked (32 bytes) descriptors in any mixture, one
+source feeding many destinations and back. Descriptors are fetched through the SMMU under the channel's
+stream, one at a time, so a fetch never crosses a 4 KiB page; they are not written back. FIXED bursts and
+MODE are of simple mode only and ignored here. A source's CMD says what comes after it: the next one, a pause
+(STATUS 01, ISR.DMA_PAUSE) or the end. A pause is left by CTRL0.CONT = 1 while EN = 1, with the next
+descriptors or (CONT_ADDR = 1) those at SRC_START and DST_START; CONT = 1 while EN = 0 disables the channel.
+
+The channel ends with STATUS 00, or 11 after an error (encoding of xzdma_hw.h), EN falls, and ISR.DMA_DONE is
+set; setting EN again starts anew from the registers. Errors: an access that got a bus error (AXI_RD_DATA,
+AXI_WR_DATA, AXI_RD_SRC_DSCR, AXI_RD_DST_DSCR), and a descriptor that cannot be one: a size of zero, or not
+aligned to its size (the latter two bits). TOTAL_BYTE, the CUR registers and the account counters stay as the
+channel reached them. SRC_CUR_DSCR moves on when a descriptor is complete, DST_CUR_DSCR when the next is
+fetched; a pause stays at its descriptor. A list that never ends is ended as a bad source descriptor when the
+channel has gone on for its `Patience` with no access to its registers.
+
+CTRL1 limits the outstanding transactions, RATE_CTRL with RATE_CNTL sets a distance between them, ARLEN and
+AWLEN their length: all of it in simulated time only. OVR_FETCH (reads may go beyond the size, inside one bus
+word), the coherency and QoS fields and PL flow control are stored and have no effect.
 """
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 
 import numpy as np
@@ -19,14 +35,28 @@ from unimem_node.bus import BusError
 from unimem_node.bus.interrupts import Line
 from unimem_node.bus.registers import RegisterFile
 from unimem_node.clock import EventLog, Scheduler
+from unimem_node.dma import state as x
 from unimem_node.dma import zdma_registers as regs
-from unimem_node.dma.mover import DataMover, Ending, Job
+from unimem_node.dma.mover import Mover, Refusal
+from unimem_node.dma.pace import Loads, Pace
 from unimem_node.dma.port import SmmuPort
 from unimem_node.dma.spec import ZdmaSpec
 from unimem_node.smmu import Smmu
 
+_logger = logging.getLogger(__name__)
+
 _COUNTER_LIMIT = 0xFF
 _TOTAL_LIMIT = 1 << 32
+_ADDRESS_HIGH = 0x1_FFFF
+
+#: What a bus error, or a bad descriptor, shows in ISR, by OP_*.
+_ERROR_BITS = {
+    x.OP_READ: regs.AXI_RD_DATA,
+    x.OP_WRITE: regs.AXI_WR_DATA,
+    x.OP_FETCH_SRC: regs.RD_SRC_DSCR,
+    x.OP_FETCH_DST: regs.RD_DST_DSCR,
+}
+_SIDES = (("SRC", x.SRC), ("DST", x.DST))
 
 
 class ZdmaChannel:
@@ -39,29 +69,45 @@ class ZdmaChannel:
         irq_line: Line,
         spec: ZdmaSpec,
         *,
+        loads: Loads | None = None,
         node: str = "",
         fast: bool = True,
         log: EventLog | None = None,
     ) -> None:
         self.spec = spec
         self.registers = RegisterFile(spec.name, spec.size, regs.TABLE)
-        record = (
+        self._scheduler = scheduler
+        self._record = (
             None if log is None else partial(log.record, node=node, engine=spec.name, stream=spec.stream_id)
         )
-        port = SmmuPort(smmu, spec.stream_id)
-        self._mover = DataMover(port, scheduler, spec.path, fast=fast, record=record)
+        load = (loads or Loads(smmu.spec)).of(spec.stream_id)
+        self._pattern = np.zeros(spec.path.width_bytes, np.uint8)
+        self._mover = Mover(
+            self,
+            SmmuPort(smmu, spec.stream_id),
+            scheduler,
+            load,
+            Pace(spec.path),
+            spec.patience,
+            fast=fast,
+            bytes_=self._pattern,
+        )
         self._line = irq_line
-        self.registers.on_write("ISR", lambda *_: self._drive_line())
-        self.registers.on_write("IEN", lambda _i, _old, bits: self._mask(clear=bits))
-        self.registers.on_write("IDS", lambda _i, _old, bits: self._mask(set_=bits))
-        self.registers.on_write("CTRL2", self._enable_written)
-        for name in ("SRC_CUR_PYLD", "DST_CUR_PYLD"):
-            self.registers.on_read(f"{name}_LSB", lambda _: self._show_progress())
-            self.registers.on_read(f"{name}_MSB", lambda _: self._show_progress())
+        self._paused = False
+        self._ran = 0  # bytes since EN was set
+        registers = self.registers
+        registers.on_write("ISR", lambda *_: self._drive_line())
+        registers.on_write("IEN", lambda _i, _old, bits: self._mask(clear=bits))
+        registers.on_write("IDS", lambda _i, _old, bits: self._mask(set_=bits))
+        registers.on_write("CTRL0", lambda *_: self._control_written())
+        registers.on_write("CTRL2", self._enable_written)
+        for name in ("SRC_CUR_PYLD", "DST_CUR_PYLD", "SRC_CUR_DSCR", "DST_CUR_DSCR"):
+            registers.on_read(f"{name}_LSB", lambda _: self._show_progress())
+            registers.on_read(f"{name}_MSB", lambda _: self._show_progress())
 
     @property
     def busy(self) -> bool:
-        """True while a transfer is under way."""
+        """True while a transfer is under way; a pause is not."""
         return self._mover.busy
 
     def read(self, offset: int, size: int) -> int:
@@ -75,11 +121,15 @@ class ZdmaChannel:
         self.registers.write(offset, size, value)
 
     def _check_offset(self, offset: int, size: int) -> None:
-        if all(word in regs.DEFINED for word in range(offset, offset + size, 4)):
+        self._mover.attend()
+        if offset in regs.DEFINED and (size == 4 or offset + 4 in regs.DEFINED):
             return
-        self._raise(regs.INV_APB)
-        if self.registers.peek("ERR_CTRL"):
-            raise BusError(self.spec.base + offset, "SLVERR")
+        if size in (4, 8) and offset % size == 0:  # else the bus refuses it
+            self._raise(regs.INV_APB)
+            if self.registers.peek("ERR_CTRL"):
+                raise BusError(self.spec.base + offset, "SLVERR")
+
+    # ---- interrupts
 
     def _mask(self, *, set_: int = 0, clear: int = 0) -> None:
         imr = self.registers.peek("IMR")
@@ -93,88 +143,157 @@ class ZdmaChannel:
     def _drive_line(self) -> None:
         self._line.set(bool(self.registers.peek("ISR") & ~self.registers.peek("IMR")))
 
+    # ---- start, pause, stop
+
     def _enable_written(self, _index: int, _old: int, written: int) -> None:
         """EN: 1 starts an idle channel; 0 stops a busy one where it stands, without DONE."""
-        if not written & 1:
-            if self._mover.busy:
-                self._count_bytes(self._mover.done)
-                self._mover.cancel()
-                self._set_state(regs.STATE_DONE)
-        elif not self._mover.busy:
-            self._start()
+        if self._paused:
+            self._control_written()
+        elif written & 1:
+            if not self._mover.busy:
+                self._start()
+        elif self._mover.busy:
+            self._mover.cancel()
+            self._raise(self._count())
+            self._set_state(regs.STATE_DONE)
+
+    def _control_written(self) -> None:
+        """CONT: leave a pause."""
+        control = self.registers.peek("CTRL0")
+        if not self._paused or not control & regs.CONT:
+            return
+        self._paused = False
+        if not self.registers.peek("CTRL2"):
+            self._set_state(regs.STATE_DONE)
+            return
+        self.registers.poke("CTRL0", control & ~regs.CONT)
+        st = self._mover.st
+        if control & regs.CONT_ADDR:
+            self._load_starts()
+        else:
+            st[x.SRC + x.D_DSCR] = st[x.SRC + x.D_NEXT]
+        self._set_state(regs.STATE_BUSY)
+        self._mover.go_on()
 
     def _start(self) -> None:
         peek = self.registers.peek
-        for side in ("SRC", "DST"):
-            for half in ("LSB", "MSB"):
-                self.registers.poke(f"{side}_CUR_DSCR_{half}", peek(f"{side}_START_{half}"))
-        ctrl0 = self.registers.register("CTRL0")
-        mode = ctrl0.get(peek("CTRL0"), "MODE")
-        side = "DST" if mode == regs.MODE_WRITE_ONLY else "SRC"
-        length = peek(f"{side}_DSCR_WORD2")
-        if ctrl0.get(peek("CTRL0"), "POINT_TYPE"):
-            self._stop(regs.STATE_ERROR, regs.RD_SRC_DSCR)
-        elif length == 0:
-            self._stop(regs.STATE_ERROR, regs.RD_DST_DSCR if side == "DST" else regs.RD_SRC_DSCR)
-        else:
-            self._set_state(regs.STATE_BUSY)
-            self._mover.start(self._job(mode, length), self._ended)
+        control = peek("CTRL0")
+        st = self._mover.st
+        st[:] = 0
+        self._ran = 0
+        st[x.X_WIDTH] = self.spec.path.width_bytes
+        self._load_starts()
+        self._set_pace(control)
+        if control & regs.POINT_TYPE:
+            st[x.X_LIST] = 1
+        elif not self._load_simple(control):
+            return
+        self._watch()
+        self._set_state(regs.STATE_BUSY)
+        self._mover.start()
 
-    def _job(self, mode: int, length: int) -> Job:
-        peek = self.registers.peek
-        attributes = self.registers.register("DATA_ATTR")
-        pattern = None
+    def _load_starts(self) -> None:
+        """The lists begin at SRC_START and DST_START."""
+        for name, side in _SIDES:
+            first = self.registers.peek(f"{name}_START_LSB") | self.registers.peek(f"{name}_START_MSB") << 32
+            st = self._mover.st
+            st[side + x.D_DSCR] = st[side + x.D_NEXT] = first
+            st[side + x.D_LOADED] = 0
+
+    def _load_simple(self, control: int) -> bool:
+        """Take the descriptors from the registers; False when the one that governs has no size."""
+        peek, st = self.registers.peek, self._mover.st
+        mode = control >> 4 & 3
+        governing = "DST" if mode == regs.MODE_WRITE_ONLY else "SRC"
+        length = peek(f"{governing}_DSCR_WORD2")
+        if length == 0:
+            self._stop(regs.STATE_ERROR, regs.RD_DST_DSCR if governing == "DST" else regs.RD_SRC_DSCR)
+            return False
+        attributes = peek("DATA_ATTR")
+        for name, side, burst in (("SRC", x.SRC, attributes >> 26 & 3), ("DST", x.DST, attributes >> 12 & 3)):
+            st[side + x.D_BASE] = peek(f"{name}_DSCR_WORD0") | peek(f"{name}_DSCR_WORD1") << 32
+            st[side + x.D_SIZE] = length
+            st[side + x.D_FIXED] = burst == regs.BURST_FIXED
+            st[side + x.D_WORD3] = peek(f"{name}_DSCR_WORD3")
+            st[side + x.D_LOADED] = 1
         if mode == regs.MODE_WRITE_ONLY:
+            st[x.SRC + x.D_KIND] = x.KIND_PATTERN
             words = np.array([peek("WR_ONLY_WORD", i) for i in range(4)], "<u4")
-            pattern = words.view(np.uint8)[: self.spec.path.width_bytes]
-        return Job(
-            length,
-            None if mode == regs.MODE_WRITE_ONLY else self._address("SRC"),
-            None if mode == regs.MODE_READ_ONLY else self._address("DST"),
-            source_fixed=attributes.get(peek("DATA_ATTR"), "ARBURST") == regs.BURST_FIXED,
-            destination_fixed=attributes.get(peek("DATA_ATTR"), "AWBURST") == regs.BURST_FIXED,
-            pattern=pattern,
-        )
+            self._pattern[:] = words.view(np.uint8)[: len(self._pattern)]
+        elif mode == regs.MODE_READ_ONLY:
+            st[x.DST + x.D_KIND] = x.KIND_NOTHING
+        return True
 
-    def _address(self, side: str) -> int:
-        return self.registers.peek(f"{side}_DSCR_WORD0") | self.registers.peek(f"{side}_DSCR_WORD1") << 32
+    def _set_pace(self, control: int) -> None:
+        peek, pace, width = self.registers.peek, self._mover.pace, self.spec.path.width_bytes
+        limits, attributes = peek("CTRL1"), peek("DATA_ATTR")
+        pace.reads = max(1, limits & 0x1F)
+        pace.writes = max(1, limits >> 5)
+        pace.burst_bytes = (min(attributes >> 14 & 0xF, attributes & 0xF) + 1) * width
+        pace.rate_cycles = peek("RATE_CNTL") if control & regs.RATE_CTRL else 0
 
-    def _show_progress(self) -> None:
-        """Put the addresses reached, or at which it ended, into SRC/DST_CUR_PYLD, for whoever reads them."""
-        job, done = self._mover.job, self._mover.done
-        sides = [("SRC", job.source_at)] if job.source is not None else []
-        if job.destination is not None:
-            sides.append(("DST", job.destination_at))
-        for side, address_at in sides:
-            address = address_at(done)
-            self.registers.poke(f"{side}_CUR_PYLD_LSB", address)
-            self.registers.poke(f"{side}_CUR_PYLD_MSB", address >> 32 & 0x1_FFFF)
+    def _watch(self) -> None:
+        """Have the mover return at an INTR only where that sets an ISR bit that is not set yet."""
+        isr = self.registers.peek("ISR")
+        self._mover.st[x.X_WATCH] = ~isr >> 1 & (x.WATCH_SRC | x.WATCH_DST)
 
-    def _ended(self, ending: Ending) -> None:
-        """The last byte is in memory, or an access was refused: status first, then the interrupt."""
-        bits = self._count_bytes(ending.done)
-        refusal = ending.refusal
-        if refusal is None:
-            bits |= self._account("SRC", regs.SRC_DSCR_DONE, regs.SRC_ACCT_ERR)
-            bits |= self._account("DST", regs.DST_DSCR_DONE, regs.DST_ACCT_ERR)
+    # ---- what the mover reports
+
+    def stopped(self, mover: Mover, stop: int) -> None:
+        """Bytes are in memory; status first, then the interrupt."""
+        bits = self._count()
+        if stop == x.STOP_INTR:
+            mover.go_on()  # first, so that a handler may stop it
+            self._raise(bits)
+            self._watch()
+        elif stop == x.STOP_PAUSED:
+            self._paused = True
+            self._set_state(regs.STATE_PAUSED)
+            self._raise(bits | regs.DMA_PAUSE)
+        elif stop == x.STOP_DONE:
+            self._log("dma.done", None)
+            self._stop(regs.STATE_DONE, bits)
+        elif stop == x.STOP_BAD:
+            op = int(mover.st[x.X_OP])
+            side = "source" if op == x.OP_FETCH_SRC else "destination"
+            why = {x.BAD_ALIGNMENT: "not aligned to its size", x.BAD_LENGTH: "a size of zero"}
+            self._log("dma.refused", f"{side} descriptor: {why[int(mover.st[x.X_CODE])]}")
+            self._stop(regs.STATE_ERROR, bits | _ERROR_BITS[op])
         else:
-            bits |= regs.AXI_RD_DATA if refusal.side == "read" else regs.AXI_WR_DATA
-        self._stop(regs.STATE_DONE if refusal is None else regs.STATE_ERROR, bits)
+            reason = "the list does not end, and nobody looks at the channel"
+            _logger.warning("%s: %s; stopped", self.spec.name, reason)
+            self._log("dma.refused", reason)
+            self._stop(regs.STATE_ERROR, bits | regs.RD_SRC_DSCR)
 
-    def _count_bytes(self, n: int) -> int:
-        """Add to TOTAL_BYTE; the ISR bit to raise when its 32 bits overflow."""
-        total = self.registers.peek("TOTAL_BYTE") + n
-        self.registers.poke("TOTAL_BYTE", total % _TOTAL_LIMIT)
-        return regs.BYTE_CNT_OVRFL if total >= _TOTAL_LIMIT else 0
+    def refused(self, mover: Mover, refusal: Refusal) -> None:
+        """An access got a bus error: the channel is disabled."""
+        bits = self._count() | _ERROR_BITS[refusal.op]
+        self._log("dma.refused", refusal.describe())
+        self._stop(regs.STATE_ERROR, bits)
 
-    def _account(self, side: str, done_bit: int, overflow_bit: int) -> int:
-        """Count a descriptor that has INTR set; the ISR bits to raise."""
-        if not self.registers.register(f"{side}_DSCR_WORD3").get(
-            self.registers.peek(f"{side}_DSCR_WORD3"), "INTR"
-        ):
-            return 0
-        count = self.registers.peek(f"IRQ_{side}_ACCT") + 1
-        self.registers.poke(f"IRQ_{side}_ACCT", count & _COUNTER_LIMIT)
+    def _count(self) -> int:
+        """Bring TOTAL_BYTE and the account counters up to date; the ISR bits to raise."""
+        take, registers = self._mover.take, self.registers
+        bits = 0
+        moved = take(x.X_MOVED)
+        if moved:
+            self._ran += moved
+            total = registers.peek("TOTAL_BYTE") + moved
+            registers.poke("TOTAL_BYTE", total % _TOTAL_LIMIT)
+            if total >= _TOTAL_LIMIT:
+                bits = regs.BYTE_CNT_OVRFL
+        ended = take(x.SRC + x.D_INTRS)
+        if ended:
+            bits |= self._account("IRQ_SRC_ACCT", ended, regs.SRC_DSCR_DONE, regs.SRC_ACCT_ERR)
+        ended = take(x.DST + x.D_INTRS)
+        if ended:
+            bits |= self._account("IRQ_DST_ACCT", ended, regs.DST_DSCR_DONE, regs.DST_ACCT_ERR)
+        return bits
+
+    def _account(self, counter: str, ended: int, done_bit: int, overflow_bit: int) -> int:
+        """Count descriptors that have INTR set; the ISR bits to raise."""
+        count = self.registers.peek(counter) + ended
+        self.registers.poke(counter, count & _COUNTER_LIMIT)
         return done_bit | (overflow_bit if count > _COUNTER_LIMIT else 0)
 
     def _stop(self, state: int, bits: int) -> None:
@@ -185,3 +304,25 @@ class ZdmaChannel:
 
     def _set_state(self, state: int) -> None:
         self.registers.poke("STATUS", state)
+
+    def _show_progress(self) -> None:
+        """Put the addresses reached into the CUR registers, for whoever reads them."""
+        poke, st = self.registers.poke, self._mover.st
+        for name, side in _SIDES:
+            kind = st[side + x.D_KIND]
+            payload = self._mover.address(side) if kind == x.KIND_MEMORY else 0
+            for what, address in (("PYLD", payload), ("DSCR", int(st[side + x.D_DSCR]))):
+                poke(f"{name}_CUR_{what}_LSB", address & 0xFFFF_FFFF)
+                poke(f"{name}_CUR_{what}_MSB", address >> 32 & _ADDRESS_HIGH)
+
+    def _log(self, kind: str, reason: str | None) -> None:
+        if self._record is not None:
+            st = self._mover.st
+            self._record(
+                time_ps=self._scheduler.now_ps,
+                kind=kind,
+                source=int(st[x.SRC + x.D_BASE]),
+                destination=int(st[x.DST + x.D_BASE]),
+                bytes=self._ran,
+                reason=reason,
+            )

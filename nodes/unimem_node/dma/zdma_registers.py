@@ -38,6 +38,12 @@ STATE_ERROR: Final = 3
 MODE_WRITE_ONLY: Final = 1
 MODE_READ_ONLY: Final = 2
 
+# CTRL0.
+POINT_TYPE: Final = 1 << 6
+RATE_CTRL: Final = 1 << 3
+CONT_ADDR: Final = 1 << 2
+CONT: Final = 1 << 1
+
 BURST_FIXED: Final = 0
 
 _INTERRUPTS: Final = (

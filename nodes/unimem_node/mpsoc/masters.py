@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from unimem.addresses import fmt
-from unimem_node.dma import CdmaSpec, DataPath
+from unimem_node.dma import AxiDmaSpec, CdmaSpec, DataPath
 from unimem_node.fabric import RdmaSpec
 from unimem_node.mpsoc.parts import TBU_SHIFT, Address, Name, Part, PlatformError, PortPart, Positive, Spi
 
@@ -21,7 +21,7 @@ _MOST_IDS: Final = 1 << TBU_SHIFT
 _MOST_SLOTS: Final = 64
 
 Width = Literal[32, 64, 128]
-PlSpec = CdmaSpec | RdmaSpec
+PlSpec = CdmaSpec | AxiDmaSpec | RdmaSpec
 
 
 class _Master(Part):
@@ -33,28 +33,86 @@ class _Master(Part):
     axi_id: int = Field(0, ge=0, lt=_MOST_IDS)
     spi: Spi | None = None
 
+    @property
+    def lines(self) -> tuple[int | None, ...]:
+        """Its interrupts: chosen, or None to be given."""
+        return (self.spi,)
 
-class AxiCdmaPart(_Master):
-    """An AXI CDMA: presents one AXI ID."""
 
-    type: Literal["axi_cdma"]
+class _Engine(_Master):
+    """A DMA engine: presents one AXI ID."""
+
     name: Name | None = None
     width_bits: Width | None = None
     clock_mhz: Positive | None = None
     setup_cycles: int = Field(20, ge=0)
+    burst_beats: int = Field(16, ge=1, le=256)
+    outstanding: int = Field(8, ge=1, le=128)
     length_bits: int = Field(26, ge=8, le=26)
     abort_response: Literal["SLVERR", "DECERR"] = "SLVERR"
+    scatter_gather: bool = True
+    delay_cycles: Positive = 125
 
     @property
     def ids(self) -> range:
         """AXI IDs it drives."""
         return range(self.axi_id, self.axi_id + 1)
 
-    def spec(self, name: str, spi: int, stream: int | None, pl: PlPart) -> CdmaSpec:
-        """What its model is built from; `stream` is None off the SMMU."""
+    def path(self, pl: PlPart) -> DataPath:
+        """Its AXI side."""
         width, clock = self.width_bits or pl.width_bits, self.clock_mhz or pl.clock_mhz
-        path = DataPath(width // 8, clock, self.setup_cycles)
-        return CdmaSpec(name, self.base, self.size, spi, stream, path, self.length_bits, self.abort_response)
+        return DataPath(width // 8, clock, self.setup_cycles, self.burst_beats, self.outstanding)
+
+
+class AxiCdmaPart(_Engine):
+    """An AXI CDMA."""
+
+    type: Literal["axi_cdma"]
+
+    def spec(self, name: str, spis: tuple[int, ...], stream: int | None, pl: PlPart) -> CdmaSpec:
+        """What its model is built from; `stream` is None off the SMMU."""
+        return CdmaSpec(
+            name,
+            self.base,
+            self.size,
+            spis[0],
+            stream,
+            self.path(pl),
+            self.length_bits,
+            self.abort_response,
+            self.scatter_gather,
+            self.delay_cycles,
+        )
+
+
+class AxiDmaPart(_Engine):
+    """An AXI DMA whose stream is looped back; it has two interrupts, MM2S (`spi`) and S2MM."""
+
+    type: Literal["axi_dma"]
+    spi_s2mm: Spi | None = None
+    fifo_bytes: int = Field(1 << 16, ge=16, le=1 << 20)
+
+    @property
+    def lines(self) -> tuple[int | None, ...]:
+        """Its interrupts: chosen, or None to be given."""
+        return self.spi, self.spi_s2mm
+
+    def spec(self, name: str, spis: tuple[int, ...], stream: int | None, pl: PlPart) -> AxiDmaSpec:
+        """What its model is built from; `stream` is None off the SMMU."""
+        return AxiDmaSpec(
+            name,
+            self.base,
+            self.size,
+            spis[0],
+            spis[1],
+            stream,
+            self.path(pl),
+            self.length_bits,
+            self.abort_response,
+            self.scatter_gather,
+            self.fifo_bytes,
+            self.delay_cycles,
+        )
 
 
 class RdmaPart(_Master):
@@ -77,7 +135,7 @@ class RdmaPart(_Master):
         """AXI IDs it drives."""
         return range(self.axi_id, self.axi_id + self.slots)
 
-    def spec(self, name: str, spi: int, stream: int | None, pl: PlPart) -> RdmaSpec:
+    def spec(self, name: str, spis: tuple[int, ...], stream: int | None, pl: PlPart) -> RdmaSpec:
         """What its model is built from; raises `PlatformError` off the SMMU."""
         if stream is None:
             raise PlatformError(
@@ -88,7 +146,7 @@ class RdmaPart(_Master):
             name=name,
             base=self.base,
             size=self.size,
-            spi=spi,
+            spi=spis[0],
             stream_base=stream,
             slots=self.slots,
             block_bytes=self.block_bytes,
@@ -99,7 +157,7 @@ class RdmaPart(_Master):
         )
 
 
-PlMaster = AxiCdmaPart | RdmaPart
+PlMaster = AxiCdmaPart | AxiDmaPart | RdmaPart
 _TaggedMaster = Annotated[PlMaster, Field(discriminator="type")]
 _MASTERS: Final[TypeAdapter[list[PlMaster]]] = TypeAdapter(list[_TaggedMaster])
 
@@ -138,7 +196,7 @@ class PlPart(Part):
         spis = self._spis(masters, names)
         owners: dict[int, tuple[str, str]] = {}  # stream ID -> name, place
         specs: list[PlSpec] = []
-        for master, name, spi in zip(masters, names, spis, strict=True):
+        for master, name, lines in zip(masters, names, spis, strict=True):
             port = self._port(master, name, chip)
             if port.first_stream is not None:
                 place = f"port {master.port}, AXI ID {_span(master.ids)}"
@@ -151,7 +209,7 @@ class PlPart(Part):
                             f"{stream:#06x}: give {name} another axi_id or another port"
                         )
             stream_base = None if port.first_stream is None else port.first_stream + master.axi_id
-            specs.append(master.spec(name, spi, stream_base, self))
+            specs.append(master.spec(name, lines, stream_base, self))
         return specs
 
     def _port(self, master: PlMaster, name: str, chip: str) -> PortPart:
@@ -170,37 +228,39 @@ class PlPart(Part):
             )
         return port
 
-    def _spis(self, masters: Sequence[PlMaster], names: Sequence[str]) -> list[int]:
-        """Interrupt of each master: its own choice, else the first of the PL's that nobody has."""
+    def _spis(self, masters: Sequence[PlMaster], names: Sequence[str]) -> list[tuple[int, ...]]:
+        """Interrupts of each master: its own choices, else the first of the PL's that nobody has."""
         owner: dict[int, str] = {}
         for master, name in zip(masters, names, strict=True):
-            if master.spi is None:
-                continue
-            if master.spi not in self.spis:
-                raise PlatformError(
-                    f"PL master {name}: spi = {master.spi}; the PL's interrupts are {self.spis}"
-                )
-            if owner.setdefault(master.spi, name) != name:
-                raise PlatformError(f"PL masters {owner[master.spi]} and {name} both drive SPI {master.spi}")
+            for spi in master.lines:
+                if spi is None:
+                    continue
+                if spi not in self.spis:
+                    raise PlatformError(f"PL master {name}: spi = {spi}; the PL's interrupts are {self.spis}")
+                if spi in owner:
+                    raise PlatformError(f"PL masters {owner[spi]} and {name} both drive SPI {spi}")
+                owner[spi] = name
+        free = (spi for spi in self.spis if spi not in owner)
         result = []
         for master, name in zip(masters, names, strict=True):
-            spi = master.spi
-            if spi is None:
-                spi = next((n for n in self.spis if n not in owner), None)
-            if spi is None:
+            given = tuple(next(free, None) if spi is None else spi for spi in master.lines)
+            if None in given:
                 raise PlatformError(f"PL master {name}: all {len(self.spis)} interrupts of the PL are taken")
-            owner[spi] = name
-            result.append(spi)
+            result.append(tuple(spi for spi in given if spi is not None))
         return result
 
 
 def _names(masters: Sequence[PlMaster]) -> list[str]:
-    """Name of each master: its own, or cdma0, cdma1, ... in order."""
+    """Name of each master: its own, or cdma0, cdma1, ... (AXI DMA: dma0, ...) in order."""
     names: list[str] = []
     taken = {master.name for master in masters}
-    free = (f"cdma{n}" for n in range(len(masters) + len(taken)) if f"cdma{n}" not in taken)
+    most = len(masters) + len(taken)
+    free = {
+        stem: iter([f"{stem}{n}" for n in range(most) if f"{stem}{n}" not in taken])
+        for stem in ("cdma", "dma")
+    }
     for master in masters:
-        name = master.name or next(free)
+        name = master.name or next(free["dma" if isinstance(master, AxiDmaPart) else "cdma"])
         if name in names:
             raise PlatformError(f"two PL masters are called {name}")
         names.append(name)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from unimem_node.dma import CdmaSpec, ZdmaSpec
+from unimem_node.dma import AxiDmaSpec, CdmaSpec, ZdmaSpec
 from unimem_node.fabric import RdmaSpec
 from unimem_node.mpsoc.masters import PlSpec
 from unimem_node.mpsoc.parts import TBU_SHIFT
@@ -62,6 +62,10 @@ def _part(spec: ZdmaSpec | PlSpec) -> ChipPart:
     if isinstance(spec, CdmaSpec):
         own = () if spec.stream_id is None else (StreamRange(spec.stream_id, 1, spec.name),)
         return ChipPart(spec.name, f"AXI CDMA, {8 * spec.path.width_bytes} bit", (spec.spi,), own)
+    if isinstance(spec, AxiDmaSpec):
+        own = () if spec.stream_id is None else (StreamRange(spec.stream_id, 1, spec.name),)
+        spis = (spec.spi, spec.spi_s2mm)
+        return ChipPart(spec.name, f"AXI DMA, {8 * spec.path.width_bytes} bit", spis, own)
     if isinstance(spec, RdmaSpec):
         slots = StreamRange(spec.stream_base, spec.slots, spec.name, "slot")
         return ChipPart(spec.name, "RDMA network interface", (spec.spi,), (slots,))

@@ -27,7 +27,7 @@ from typing import Any
 from unimem_node.bus import Bus
 from unimem_node.bus.interrupts import InterruptController
 from unimem_node.clock import EventLog, Scheduler, named_stream
-from unimem_node.dma import AxiCdma, CdmaSpec, ZdmaChannel
+from unimem_node.dma import AxiCdma, AxiDma, AxiDmaSpec, CdmaSpec, Loads, ZdmaChannel
 from unimem_node.fabric import RdmaNi
 from unimem_node.memory import PhysicalMemory
 from unimem_node.mpsoc import platform as platforms
@@ -88,21 +88,34 @@ class Mpsoc:
         if place.wrapper is not None:
             self.bus.attach("smmu_reg", place.wrapper, WRAPPER_SIZE, self.smmu.wrapper)
 
+        loads = Loads(place.block)
         self.zdma: dict[str, ZdmaChannel] = {}
         for zdma in self.platform.zdma_specs():
             line = self.interrupts.line(zdma.spi)
-            channel = ZdmaChannel(self.smmu, self.scheduler, line, zdma, node=name, fast=fast, log=log)
+            channel = ZdmaChannel(
+                self.smmu, self.scheduler, line, zdma, loads=loads, node=name, fast=fast, log=log
+            )
             self.bus.attach(zdma.name, zdma.base, zdma.size, channel)
             self.zdma[zdma.name] = channel
 
         self.pl: dict[str, AxiCdma] = {}
+        self.axi_dma: dict[str, AxiDma] = {}
         self.ni: RdmaNi | None = None
         for spec in pl_specs:
             line = self.interrupts.line(spec.spi)
             if isinstance(spec, CdmaSpec):
-                cdma = AxiCdma(self.smmu, self.scheduler, line, spec, node=name, fast=fast, log=log)
+                cdma = AxiCdma(
+                    self.smmu, self.scheduler, line, spec, loads=loads, node=name, fast=fast, log=log
+                )
                 self.pl[spec.name] = cdma
                 self.bus.attach(spec.name, spec.base, spec.size, cdma)
+            elif isinstance(spec, AxiDmaSpec):
+                lines = line, self.interrupts.line(spec.spi_s2mm)
+                dma = AxiDma(
+                    self.smmu, self.scheduler, lines, spec, loads=loads, node=name, fast=fast, log=log
+                )
+                self.axi_dma[spec.name] = dma
+                self.bus.attach(spec.name, spec.base, spec.size, dma)
             else:
                 self.ni = RdmaNi(
                     self.smmu,

@@ -1,0 +1,83 @@
+"""How long an engine's transfers take: its data path, what may be outstanding, and the TBU it shares.
+
+The time of a batch of bytes is the sum of
+
+* the data path: the slowest of its width (a beat a clock), its transactions in flight (``outstanding`` bursts
+  a direction, each in flight for the memory's latency; a TBU has 128 reads and 128 writes, shared evenly by
+  the engines active on it), and the rate control (a fixed distance of transactions);
+* the translations that hit, one after another;
+* the walks. A TBU has ``walk_slots``; an engine overlaps as many walks as it has transactions outstanding.
+  They are served first come, first served: a walk that finds all slots taken waits for the first free one.
+
+Memory itself is not a bottleneck here: engines do not compete for a DRAM port.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unimem_node.dma.spec import DataPath
+from unimem_node.smmu import SmmuSpec
+
+
+class TbuLoad:
+    """One TBU: who is active, and until when each slot for walks is taken."""
+
+    __slots__ = ("_free_at", "active", "outstanding")
+
+    def __init__(self, walk_slots: int, outstanding: int) -> None:
+        self._free_at = [0] * walk_slots
+        self.outstanding = outstanding
+        self.active = 0
+
+    def share(self) -> int:
+        """Transactions of one direction that each active engine may have outstanding."""
+        return max(1, self.outstanding // max(1, self.active))
+
+    def walk(self, now_ps: int, work_ps: int, parallel: int) -> int:
+        """Reserve `work_ps` of walks, `parallel` at once; returns how long it takes until all are done."""
+        free = self._free_at
+        parallel = max(1, min(parallel, len(free)))
+        each = -(-work_ps // parallel)
+        free.sort()
+        for i in range(parallel):
+            free[i] = max(now_ps, free[i]) + each
+        return free[parallel - 1] - now_ps
+
+
+class Loads:
+    """The TBUs of one SMMU; engines that share a `Loads` get in each other's way."""
+
+    def __init__(self, spec: SmmuSpec) -> None:
+        timing = spec.timing
+        self._tbus = [TbuLoad(timing.walk_slots, timing.outstanding) for _ in range(spec.tbus)]
+
+    def of(self, stream_id: int | None) -> TbuLoad:
+        """The TBU of a stream; a master that does not pass the SMMU has one for itself."""
+        return TbuLoad(1, 128) if stream_id is None else self._tbus[stream_id >> 10]
+
+
+@dataclass(slots=True)
+class Pace:
+    """The speed of one engine, as its registers have it now."""
+
+    path: DataPath
+    burst_bytes: int = 0
+    reads: int = 0
+    writes: int = 0
+    rate_cycles: int = 0
+
+    def __post_init__(self) -> None:
+        self.burst_bytes = self.burst_bytes or self.path.burst_beats * self.path.width_bytes
+        self.reads = self.reads or self.path.outstanding
+        self.writes = self.writes or self.path.outstanding
+
+    def data_ps(self, n: int, latency_ps: int, share: int) -> int:
+        """Time of `n` bytes from memory to memory."""
+        bursts = -(-n // self.burst_bytes)
+        in_flight = min(self.reads, self.writes, share)
+        return max(
+            self.path.data_ps(n),
+            -(-bursts * latency_ps // in_flight),
+            self.path.cycles_ps(bursts * self.rate_cycles) if self.rate_cycles else 0,
+        )
