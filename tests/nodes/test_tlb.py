@@ -20,7 +20,7 @@ from support.smmu_board import (
 from unimem_node.mmu.regime import PF
 from unimem_node.smmu import Fault, SmmuSpec, Translation
 from unimem_node.smmu._fast import translate, translate_many
-from unimem_node.smmu._fast_tlb import invalidate
+from unimem_node.smmu._fast_tlb import OF_STAGE_1, TABLES_1, invalidate
 
 VA = 0x4000_0000
 PA = 0x100_0000
@@ -32,6 +32,12 @@ TLBIVMID, TLBIALLNSNH, TLBIALLH = 0x64, 0x68, 0x6C
 def counts(board: Board, *names: str) -> tuple[int, ...]:
     counters = board.smmu.counters()
     return tuple(counters[name] for name in names)
+
+
+def tlbi(board: Board, offset: int, value: int) -> None:
+    """Invalidate, and wait for the sync as a driver does."""
+    (board.write64 if offset & 0xFFF in range(0x600, 0x640) else board.write)(offset, value)
+    board.sync()
 
 
 def walks(board: Board) -> int:
@@ -109,7 +115,7 @@ def test_a_free_place_is_used_before_an_entry_is_replaced() -> None:
     board.simple()
     for page in range(4):
         board.pa(VA + page * PAGE)
-    board.write64(cb(0, TLBIVA), 1 << 48 | (VA + PAGE) >> 12)
+    tlbi(board, cb(0, TLBIVA), 1 << 48 | (VA + PAGE) >> 12)
     board.pa(VA + 9 * PAGE)
     before = counts(board, "utlb_hits")[0]
     for page in (0, 2, 3, 9):
@@ -157,9 +163,9 @@ def test_global_pages_serve_every_asid() -> None:
     root = board.smmu.registers.peek("CB_TTBR0") & 0xFFFF_FFFF_FFFF
     board.bank(0, root, asid=9)
     assert not walked(board, VA)
-    board.write(cb(0, TLBIASID), 9)  # an operation by ASID leaves them
+    tlbi(board, cb(0, TLBIASID), 9)  # an operation by ASID leaves them
     assert not walked(board, VA)
-    board.write64(cb(0, TLBIVA), 9 << 48 | VA >> 12)  # one by VA does not
+    tlbi(board, cb(0, TLBIVA), 9 << 48 | VA >> 12)  # one by VA does not
     assert walked(board, VA)
 
 
@@ -193,9 +199,7 @@ def test_n14_a_stale_entry_lives_until_it_is_invalidated() -> None:
     assert board.pa(VA) == PA, "the entry is stale, and that is visible"
     table.map(VA, other, PAGE)
     assert board.pa(VA) == PA
-    board.write64(cb(0, TLBIVA), 1 << 48 | VA >> 12)
-    board.write(cb(0, 0x7F0), 0)
-    assert board.read(cb(0, 0x7F4)) & 1 == 0
+    tlbi(board, cb(0, TLBIVA), 1 << 48 | VA >> 12)
     assert board.pa(VA) == other
 
 
@@ -208,7 +212,7 @@ def test_n15_any_address_inside_a_block_removes_it(operation: int, where: int) -
     for stream in (HPC0, FPD_DMA):
         board.pa(VA + 8, 0, stream)
         board.pa(VA + MIB2, 0, stream)
-    board.write64(cb(0, operation), 1 << 48 | (VA + where) >> 12)
+    tlbi(board, cb(0, operation), 1 << 48 | (VA + where) >> 12)
     assert not walked(board, VA + MIB2), "the neighbour stays"
     assert not walked(board, VA + MIB2, FPD_DMA), "the neighbour stays in the other TBU"
     assert walked(board, VA + 16)
@@ -222,7 +226,7 @@ def test_n15_an_address_just_outside_leaves_the_block() -> None:
     board.simple(va=VA + MIB2, length=MIB2, pa=2 * MIB2)
     board.pa(VA + MIB2)
     for outside in (VA + MIB2 - 1, VA + 2 * MIB2):
-        board.write64(cb(0, TLBIVAL), 1 << 48 | outside >> 12)
+        tlbi(board, cb(0, TLBIVAL), 1 << 48 | outside >> 12)
     assert not walked(board, VA + MIB2)
 
 
@@ -264,7 +268,7 @@ def test_each_operation_removes_exactly_its_entries(
 ) -> None:
     board = Board()
     two_banks(board, vmids=(7, 8), asids=(1, 1))
-    (board.write64 if offset & 0xFFF in range(0x600, 0x640) else board.write)(offset, value)
+    tlbi(board, offset, value)
     seen = tuple(int(walked(board, VA + page * PAGE, HPC0 + bank)) for bank in (0, 1) for page in (0, 1))
     assert seen == removed
 
@@ -272,7 +276,7 @@ def test_each_operation_removes_exactly_its_entries(
 def test_banks_of_one_vmid_are_invalidated_together() -> None:
     board = Board()
     two_banks(board, vmids=(7, 7), asids=(1, 1))
-    board.write(cb(0, TLBIASID), 1)
+    tlbi(board, cb(0, TLBIASID), 1)
     assert walked(board, VA, HPC0 + 1)
 
 
@@ -280,7 +284,7 @@ def test_an_invalidation_grows_the_epoch() -> None:
     board = Board()
     board.simple()
     before = board.smmu.epoch
-    board.write(cb(0, TLBIALL), 0)
+    tlbi(board, cb(0, TLBIALL), 0)
     assert board.smmu.epoch > before
     assert board.smmu.counters()["invalidations"] == 1
 
@@ -322,7 +326,19 @@ def test_invalidation_uncompiled_agrees() -> None:
     plain = getattr(invalidate, "py_func", invalidate)
     tlb = boards[1].smmu.tlb
     boards[0].smmu.tlb.invalidate_asid(7, 1)
-    plain(tlb.rows, tlb.state, np.zeros((128, 4), np.int64), 0xFFFF_0000_FFFF, 7 << 32 | 1, False, 0, False)
+    reach = OF_STAGE_1 | TABLES_1
+    world_vmid_asid = 3 << 48 | 0xFFFF_0000_FFFF
+    plain(
+        tlb.rows,
+        tlb.state,
+        np.zeros((128, 5), np.int64),
+        reach,
+        world_vmid_asid,
+        7 << 32 | 1,
+        False,
+        0,
+        False,
+    )
     assert (boards[0].smmu.tlb.rows == tlb.rows).all()
     assert (boards[0].smmu.tlb.state == tlb.state).all()
 

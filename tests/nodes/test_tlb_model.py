@@ -105,6 +105,7 @@ def test_micro_and_macro_tlb_agree_with_the_model(program: list[tuple[str, int, 
             board.write64(cb(bank, TLBIVA), (bank + 1) << 48 | VA + page * PAGE >> 12)
         else:
             board.write(cb(bank, TLBIASID), bank + 1)
+        board.sync(bank)
         for model in models:
             model.forget(bank, page if verb == "va" else None)
         check_index(board)

@@ -39,7 +39,7 @@ def chip_with_one_gibibyte_mapped() -> Mpsoc:
     write32(_SMMU + 0xC00, 0)  # S2CR0: translate with bank 0
     write32(_SMMU + 0x1000, 0x0001_0000)  # CBAR0: stage 1, stage 2 bypassed
     write32(_SMMU + 0x1800, 1)  # CBA2R0: AArch64 tables
-    write32(_BANK0 + 0x10, 0x5)  # TCR2: 48-bit output
+    write32(_BANK0 + 0x10, 0x5 | 7 << 15)  # TCR2: 48-bit output, sign of the upstream bus
     write32(_BANK0 + 0x30, 16 | 1 << 23)  # TCR: T0SZ 16, 4 KiB, no TTBR1
     write64(_BANK0 + 0x20, 1 << 48 | table.root)  # TTBR0, ASID 1
     write32(_BANK0 + 0x0, 0x61)  # SCTLR: M, CFRE, CFIE
