@@ -10,6 +10,7 @@ from unimem_node.dma.cdma import AxiCdma
 from unimem_node.dma.mover import Mover, Refusal
 from unimem_node.dma.pace import Loads
 from unimem_node.dma.port import SmmuPort
+from unimem_node.dma.snoop import Snoop
 from unimem_node.dma.spec import AxiDmaSpec, CdmaSpec, DataPath, Patience, ZdmaSpec
 from unimem_node.dma.zdma import ZdmaChannel
 
@@ -24,6 +25,7 @@ __all__ = [
     "Patience",
     "Refusal",
     "SmmuPort",
+    "Snoop",
     "ZdmaChannel",
     "ZdmaSpec",
 ]

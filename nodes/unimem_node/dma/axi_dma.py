@@ -36,6 +36,7 @@ from unimem_node.dma.coalescer import Coalescer
 from unimem_node.dma.mover import Mover, Refusal
 from unimem_node.dma.pace import Loads, Pace
 from unimem_node.dma.port import SmmuPort
+from unimem_node.dma.snoop import Snoop
 from unimem_node.dma.spec import AxiDmaSpec
 from unimem_node.smmu import Smmu
 
@@ -331,6 +332,7 @@ class AxiDma:
         loads: Loads | None = None,
         node: str = "",
         fast: bool = True,
+        snoop: Snoop | None = None,
         log: EventLog | None = None,
     ) -> None:
         self.spec = spec
@@ -357,6 +359,7 @@ class AxiDma:
                 Pace(spec.path),
                 spec.patience,
                 fast=fast,
+                snoop=snoop,
                 tell_all=True,
                 bytes_=buffer,
                 fifo=self._fifo,

@@ -32,6 +32,7 @@ from unimem_node.dma.coalescer import Coalescer
 from unimem_node.dma.mover import Mover, Refusal
 from unimem_node.dma.pace import Loads, Pace
 from unimem_node.dma.port import SmmuPort
+from unimem_node.dma.snoop import Snoop
 from unimem_node.dma.spec import CdmaSpec
 from unimem_node.smmu import Smmu
 
@@ -51,6 +52,7 @@ class AxiCdma:
         loads: Loads | None = None,
         node: str = "",
         fast: bool = True,
+        snoop: Snoop | None = None,
         log: EventLog | None = None,
     ) -> None:
         self.spec = spec
@@ -62,7 +64,9 @@ class AxiCdma:
         )
         load = (loads or Loads(smmu.spec)).of(spec.stream_id)
         port = SmmuPort(smmu, spec.stream_id)
-        self._mover = Mover(self, port, scheduler, load, Pace(spec.path), spec.patience, fast=fast)
+        self._mover = Mover(
+            self, port, scheduler, load, Pace(spec.path), spec.patience, fast=fast, snoop=snoop
+        )
         self._line = irq_line
         self._following = False  # CURDESC is where the list stands: TAILDESC goes on behind it
         self._ran = 0

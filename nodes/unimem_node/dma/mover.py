@@ -31,6 +31,7 @@ from unimem_node.dma._fast import NO_MEMORY, NO_ROUTE
 from unimem_node.dma._fast_step import step as compiled_step
 from unimem_node.dma.pace import Pace, TbuLoad
 from unimem_node.dma.port import SmmuPort, Way
+from unimem_node.dma.snoop import Snoop
 from unimem_node.dma.spec import Patience
 from unimem_node.mmu.regime import ACCESS_READ, ACCESS_WRITE
 from unimem_node.smmu import Fault, Hold
@@ -78,6 +79,7 @@ class Engine(Protocol):
 class Mover:
     """Runs one state row through a port; `bytes_` and `fifo` as `step` wants them.
 
+    `snoop`: accesses of coherent masters ask the CPU's cache, and `step` runs as Python.
     `tell_all`: the engine is told of each chunk too (STOP_BUDGET), as a stream's other end waits for it.
     """
 
@@ -113,6 +115,7 @@ class Mover:
         patience: Patience,
         *,
         fast: bool = True,
+        snoop: Snoop | None = None,
         tell_all: bool = False,
         bytes_: Any = _NO_BYTES,
         fifo: Any = _NO_FIFO,
@@ -127,6 +130,8 @@ class Mover:
         self.st: Any = np.zeros(x.STATE_COLS, np.int64)
         self.bytes_, self._fifo = bytes_, fifo
         self._step: Any = compiled_step if fast else getattr(compiled_step, "py_func", compiled_step)
+        if snoop is not None:
+            self._step = snoop.step(compiled_step)
         self._timing = port.arrays.timing
         self._event: Event | None = None
         self._hold: Hold | None = None

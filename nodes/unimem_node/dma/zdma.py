@@ -40,6 +40,7 @@ from unimem_node.dma import zdma_registers as regs
 from unimem_node.dma.mover import Mover, Refusal
 from unimem_node.dma.pace import Loads, Pace
 from unimem_node.dma.port import SmmuPort
+from unimem_node.dma.snoop import Snoop
 from unimem_node.dma.spec import ZdmaSpec
 from unimem_node.smmu import Smmu
 
@@ -72,6 +73,7 @@ class ZdmaChannel:
         loads: Loads | None = None,
         node: str = "",
         fast: bool = True,
+        snoop: Snoop | None = None,
         log: EventLog | None = None,
     ) -> None:
         self.spec = spec
@@ -90,6 +92,7 @@ class ZdmaChannel:
             Pace(spec.path),
             spec.patience,
             fast=fast,
+            snoop=snoop,
             bytes_=self._pattern,
         )
         self._line = irq_line

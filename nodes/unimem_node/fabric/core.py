@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from unimem.wire import Side, Status
 from unimem_node.clock import Scheduler
-from unimem_node.dma import SmmuPort
+from unimem_node.dma import SmmuPort, Snoop
 from unimem_node.dma._fast import ACCESS_READ, NO_MEMORY, NO_ROUTE, OUTSIDE, bank_run
 from unimem_node.memory import PhysicalMemory
 from unimem_node.mmu.regime import A_LEVEL_SHIFT
@@ -96,9 +96,11 @@ class Core:
         index: int,
         incarnation: int,
         record: Record,
+        snoop: Snoop | None = None,
     ) -> None:
         self.smmu, self.memory, self.scheduler, self.spec, self.record = smmu, memory, scheduler, spec, record
         self.index = index
+        self._snoop = snoop
         self.arrays = smmu.arrays
         self.state: State = new_state(spec, index, incarnation)
         # Scalars through memoryviews: half the time of an index into an array, and plain integers.
@@ -244,11 +246,12 @@ class Core:
         row = self.state.slots[slot]
         if row[col.S_ROUTE] != col.ROUTE_OPEN:
             return NO_ROUTE, 0, -1, 0, 0
+        lane, bank = int(row[col.S_LANE]), int(row[col.S_BANK])
+        if self._snoop is not None:
+            return self._snoop.locate(self.arrays, lane, bank, va, access, n)
         pa, span, level, cost = va, n, 0, 0
-        if row[col.S_BANK] != OUTSIDE:
-            code, info, pa, span, cost = map(
-                int, translate(self.arrays, int(row[col.S_LANE]), int(row[col.S_BANK]), va, access)
-            )
+        if bank != OUTSIDE:
+            code, info, pa, span, cost = map(int, translate(self.arrays, lane, bank, va, access))
             if code:
                 return code, info, -1, 0, cost
             level = (info >> A_LEVEL_SHIFT) & 3

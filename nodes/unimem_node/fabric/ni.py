@@ -22,6 +22,7 @@ from unimem.wire import COMPLETION, FrameError, Status
 from unimem_node.bus.interrupts import Line
 from unimem_node.bus.registers import RegisterFile
 from unimem_node.clock import EventLog, Scheduler
+from unimem_node.dma import Snoop
 from unimem_node.memory import PhysicalMemory
 from unimem_node.smmu import Smmu
 
@@ -53,7 +54,10 @@ class _Entered(NamedTuple):
 
 
 class RdmaNi:
-    """One node's interface. `irq_line` is the miss interrupt; `log` gets what is refused or lost."""
+    """One node's interface. `irq_line` is the miss interrupt; `log` gets what is refused or lost.
+
+    With a `snoop` the readable paths run, and accesses ask the CPU's cache.
+    """
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class RdmaNi:
         index: int,
         incarnation: int = 1,
         fast: bool = True,
+        snoop: Snoop | None = None,
         name: str = "",
         log: EventLog | None = None,
     ) -> None:
@@ -73,11 +78,18 @@ class RdmaNi:
         self.index, self.incarnation, self.name = index, incarnation, name or f"n{index}"
         self._log = log
         self._core = Core(
-            smmu, memory, scheduler, self.spec, index=index, incarnation=incarnation, record=self._record
+            smmu,
+            memory,
+            scheduler,
+            self.spec,
+            index=index,
+            incarnation=incarnation,
+            record=self._record,
+            snoop=snoop,
         )
         self._registers = NiRegisters(self._core, irq_line)
         self._source, self._target = Source(self._core), Target(self._core)
-        self._fast = fast
+        self._fast = fast and snoop is None
         self._node, self._cursor = self._core.node, self._core.cursor
         self._outbox: list[tuple[int, Bytes]] = []
         self._loop: deque[Bytes] = deque()

@@ -79,6 +79,25 @@ class MemoryMap(Part):
         return banks
 
 
+class CachePart(Part):
+    """The CPU's write-back cache, modelled: what the CPU stores is in memory when its line goes back."""
+
+    lines: Positive
+    line_bytes: Literal[16, 32, 64, 128] = 64
+
+
+class CpuPart(Part):
+    """The CPUs' coherence: whose accesses ask their cache, and that cache, if it is modelled.
+
+    `coherent_tbus` drain into the interconnect that snoops the CPUs. `bypass_cacheable`: what the masters
+    drive as AxCACHE, and so whether an untranslated access is coherent there.
+    """
+
+    coherent_tbus: tuple[int, ...] = ()
+    bypass_cacheable: bool = False
+    write_back_cache: CachePart | None = None
+
+
 class SmmuPart(Part):
     """Where the SMMU's registers are, and those of the block that collects its interrupts; and its shape."""
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
+from typing import Final
 
 from pydantic import ValidationError, model_validator
 
@@ -27,7 +28,15 @@ from unimem_node.mpsoc.masters import (
     explain,
     parse_masters,
 )
-from unimem_node.mpsoc.parts import DmaPart, MemoryMap, Name, Part, PlatformError, SmmuPart
+from unimem_node.mpsoc.parts import (
+    CpuPart,
+    DmaPart,
+    MemoryMap,
+    Name,
+    Part,
+    PlatformError,
+    SmmuPart,
+)
 from unimem_node.smmu.wrapper import WRAPPER_SIZE
 
 __all__ = [
@@ -42,6 +51,8 @@ __all__ = [
     "parse_masters",
 ]
 
+_CTTW: Final = 1 << 14  # IDR0: coherent translation table walks
+
 
 class Platform(Part):
     """A chip."""
@@ -49,6 +60,7 @@ class Platform(Part):
     name: Name
     title: str
     memory: MemoryMap
+    cpu: CpuPart = CpuPart()
     smmu: SmmuPart
     dma: tuple[DmaPart, ...] = ()
     pl: PlPart
@@ -60,11 +72,26 @@ class Platform(Part):
         users += [
             (f"pl.ports.{name}", port.tbu) for name, port in self.pl.ports.items() if port.tbu is not None
         ]
+        users += [("cpu.coherent_tbus", tbu) for tbu in self.cpu.coherent_tbus]
         for user, tbu in users:
             if not 0 <= tbu < tbus:
                 raise ValueError(f"{user}: tbu = {tbu}, but smmu.block.micro_tlb_entries lists {tbus} TBUs")
+        if self.cpu.write_back_cache is not None and self.smmu.block.idr0 & _CTTW:
+            raise ValueError(
+                "cpu.write_back_cache: smmu.block.idr0 says that table walks are coherent (CTTW = 1), but "
+                "the model's walks ask no cache: clear bit 14, or leave the cache out"
+            )
         self.pl_specs(self.pl.masters)
         return self
+
+    def with_cache(self, lines: int, line_bytes: int = 64) -> Platform:
+        """The same chip with the CPU's write-back cache modelled; raises `PlatformError`."""
+        whole = self.model_dump()
+        whole["cpu"]["write_back_cache"] = {"lines": lines, "line_bytes": line_bytes}
+        try:
+            return Platform.model_validate(whole)
+        except ValidationError as error:
+            raise PlatformError(explain(f"platform {self.name}", error)) from None
 
     def zdma_specs(self) -> list[ZdmaSpec]:
         """Every channel of the PS' DMA controllers."""

@@ -27,9 +27,9 @@ from typing import Any
 from unimem_node.bus import Bus
 from unimem_node.bus.interrupts import InterruptController
 from unimem_node.clock import EventLog, Scheduler, named_stream
-from unimem_node.dma import AxiCdma, AxiDma, AxiDmaSpec, CdmaSpec, Loads, ZdmaChannel
+from unimem_node.dma import AxiCdma, AxiDma, AxiDmaSpec, CdmaSpec, Loads, Snoop, ZdmaChannel
 from unimem_node.fabric import RdmaNi
-from unimem_node.memory import PhysicalMemory
+from unimem_node.memory import PhysicalMemory, WriteBackCache
 from unimem_node.mpsoc import platform as platforms
 from unimem_node.mpsoc.names import parts_of, streams_of
 from unimem_node.mpsoc.platform import Platform, PlMaster
@@ -45,7 +45,8 @@ class Mpsoc:
 
     `platform` names a platform, or a ``.toml`` file, or is one. `pl_masters` replaces what the platform
     builds in the PL (mappings as in the platform file); without one of type ``rdma`` there is no network
-    interface and `ni` is None. `scheduler` may be shared by many chips. `fast=False` runs the readable paths.
+    interface and `ni` is None. `scheduler` may be shared by many chips. `fast=False` runs the readable paths,
+    and so does a platform with a modelled cache. `memory` are the bytes themselves, as a debugger sees them.
 
     Raises `ValueError` (mostly `PlatformError`) for a platform, memory size or PL that does not fit together.
     """
@@ -77,7 +78,15 @@ class Mpsoc:
         #: Whose the stream IDs are; ranges may lie in one another.
         self.streams = streams_of(self.platform, self.parts)
         self.memory = PhysicalMemory(self.platform.memory.banks(memory_bytes))
-        self.bus = Bus(self.memory)
+        cpu = self.platform.cpu
+        #: The CPU's write-back cache, if the platform models one; `bus` is what the CPU sees through it.
+        self.cache: WriteBackCache | None = None
+        snoop: Snoop | None = None
+        if cpu.write_back_cache is not None:
+            shape = cpu.write_back_cache
+            self.cache = WriteBackCache(self.memory, shape.lines, shape.line_bytes)
+            snoop = Snoop(self.cache, cpu.coherent_tbus, bypass_cacheable=cpu.bypass_cacheable)
+        self.bus = Bus(self.memory, self.cache)
         self.interrupts = InterruptController()
         if log is not None:
             self.interrupts.subscribe(self._record_interrupt)
@@ -93,7 +102,7 @@ class Mpsoc:
         for zdma in self.platform.zdma_specs():
             line = self.interrupts.line(zdma.spi)
             channel = ZdmaChannel(
-                self.smmu, self.scheduler, line, zdma, loads=loads, node=name, fast=fast, log=log
+                self.smmu, self.scheduler, line, zdma, loads=loads, node=name, fast=fast, snoop=snoop, log=log
             )
             self.bus.attach(zdma.name, zdma.base, zdma.size, channel)
             self.zdma[zdma.name] = channel
@@ -105,14 +114,30 @@ class Mpsoc:
             line = self.interrupts.line(spec.spi)
             if isinstance(spec, CdmaSpec):
                 cdma = AxiCdma(
-                    self.smmu, self.scheduler, line, spec, loads=loads, node=name, fast=fast, log=log
+                    self.smmu,
+                    self.scheduler,
+                    line,
+                    spec,
+                    loads=loads,
+                    node=name,
+                    fast=fast,
+                    snoop=snoop,
+                    log=log,
                 )
                 self.pl[spec.name] = cdma
                 self.bus.attach(spec.name, spec.base, spec.size, cdma)
             elif isinstance(spec, AxiDmaSpec):
                 lines = line, self.interrupts.line(spec.spi_s2mm)
                 dma = AxiDma(
-                    self.smmu, self.scheduler, lines, spec, loads=loads, node=name, fast=fast, log=log
+                    self.smmu,
+                    self.scheduler,
+                    lines,
+                    spec,
+                    loads=loads,
+                    node=name,
+                    fast=fast,
+                    snoop=snoop,
+                    log=log,
                 )
                 self.axi_dma[spec.name] = dma
                 self.bus.attach(spec.name, spec.base, spec.size, dma)
@@ -126,6 +151,7 @@ class Mpsoc:
                     index=index,
                     incarnation=incarnation,
                     fast=fast,
+                    snoop=snoop,
                     name=name,
                     log=log,
                 )
