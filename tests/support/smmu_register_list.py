@@ -3,7 +3,7 @@
 Columns: name, offset of the first, how many, bytes between them, bytes each, value out of reset, bits that
 hold what is written, kind, what is added to the reset value for each further one. Kinds: ``rw`` (bits outside
 the mask keep their reset value), ``ro``, ``wo`` (reads as zero), ``w1c`` (the mask's bits are cleared by
-writing one), ``raz`` (reads as zero, ignores writes), ``lock`` (holds until its lock bit is cleared), ``pair``
+writing one), ``raz`` (reads as zero, ignores writes), ``lock`` (holds until unlocked), ``pair``
 (a bit for each counter of the performance monitor).
 
 Sources: Arm IHI0062 (SMMUv2), Arm DDI0517 (MMU-500); reset values and fixed bits: Xilinx' register data.
