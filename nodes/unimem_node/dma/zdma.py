@@ -15,9 +15,10 @@ The channel ends with STATUS 00, or 11 after an error (encoding of xzdma_hw.h), 
 set; setting EN again starts anew from the registers. Errors: an access that got a bus error (AXI_RD_DATA,
 AXI_WR_DATA, AXI_RD_SRC_DSCR, AXI_RD_DST_DSCR), and a descriptor that cannot be one: a size of zero, or not
 aligned to its size (the latter two bits). TOTAL_BYTE, the CUR registers and the account counters stay as the
-channel reached them. SRC_CUR_DSCR moves on when a descriptor is complete, DST_CUR_DSCR when the next is
-fetched; a pause stays at its descriptor. A list that never ends is ended as a bad source descriptor when the
-channel has gone on for its `Patience` with no access to its registers.
+channel reached them. SRC_CUR_DSCR moves on when a descriptor is complete, a pause stays at its descriptor;
+DST_CUR_DSCR moves on when a descriptor has been fetched, to the one that comes next (UG1085 is silent: as in
+QEMU). A list that never ends is ended as a bad source descriptor when the channel has gone on for its
+`Patience` with no access to its registers.
 
 CTRL1 limits the outstanding transactions, RATE_CTRL with RATE_CNTL sets a distance between them, ARLEN and
 AWLEN their length: all of it in simulated time only. OVR_FETCH (reads may go beyond the size, inside one bus
@@ -225,6 +226,7 @@ class ZdmaChannel:
             self._pattern[:] = words.view(np.uint8)[: len(self._pattern)]
         elif mode == regs.MODE_READ_ONLY:
             st[x.DST + x.D_KIND] = x.KIND_NOTHING
+            st[x.DST + x.D_WORD3] = 0  # no destination ends, whatever its INTR says
         return True
 
     def _set_pace(self, control: int) -> None:
@@ -314,7 +316,8 @@ class ZdmaChannel:
         for name, side in _SIDES:
             kind = st[side + x.D_KIND]
             payload = self._mover.address(side) if kind == x.KIND_MEMORY else 0
-            for what, address in (("PYLD", payload), ("DSCR", int(st[side + x.D_DSCR]))):
+            descriptor = int(st[side + (x.D_DSCR if side == x.SRC else x.D_NEXT)])
+            for what, address in (("PYLD", payload), ("DSCR", descriptor)):
                 poke(f"{name}_CUR_{what}_LSB", address & 0xFFFF_FFFF)
                 poke(f"{name}_CUR_{what}_MSB", address >> 32 & _ADDRESS_HIGH)
 
