@@ -46,12 +46,11 @@ class QemuMachine:
         machine: str,
         *arguments: str,
         intercept: str | None = None,
-        patience_s: float = ANSWER_SECONDS,
     ) -> None:
         binary = qemu_binary()
         assert binary is not None, "call require('qemu') first"
         self._errors = folder / "qemu-stderr.txt"
-        self._patience_s = patience_s
+        self.patience_s = ANSWER_SECONDS  #: for each answer
         self._irqs: set[int] = set()
         self._received = b""
         path = folder / "qtest"
@@ -70,7 +69,6 @@ class QemuMachine:
             )
             try:
                 self._socket = self._accept(listener)
-                self._socket.settimeout(patience_s)
                 if intercept is not None:
                     self.command(f"irq_intercept_in {intercept}")
             except BaseException:
@@ -153,6 +151,7 @@ class QemuMachine:
 
     def _send(self, data: bytes) -> None:
         try:
+            self._socket.settimeout(self.patience_s)
             self._socket.sendall(data)
         except OSError as error:
             raise self._failure(f"takes no commands: {error}") from error
@@ -172,9 +171,10 @@ class QemuMachine:
     def _line(self, command: str) -> str:
         while b"\n" not in self._received:
             try:
+                self._socket.settimeout(self.patience_s)
                 received = self._socket.recv(1 << 16)
             except TimeoutError:
-                raise self._failure(f"has not answered {command[:80]!r} in {self._patience_s:g} s") from None
+                raise self._failure(f"has not answered {command[:80]!r} in {self.patience_s:g} s") from None
             except OSError as error:
                 raise self._failure(f"gave no answer to {command[:80]!r}: {error}") from error
             if not received:
