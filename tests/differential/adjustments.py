@@ -1,4 +1,4 @@
-"""What the sources of `deviations` demand, from what QEMU showed, where any program may meet the difference."""
+"""What the sources of `deviations` demand, from what QEMU showed, where any program may meet a difference."""
 
 from __future__ import annotations
 
