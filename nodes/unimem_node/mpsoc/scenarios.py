@@ -286,11 +286,13 @@ def _static(
     try:
         data = soc.random(scenario).randbytes(LENGTH)
         soc.bus.write(source, data)
+        soc.bus.clean(source, LENGTH)  # for an engine that does not snoop the CPU's cache
         domain.map(_SOURCE_IOVA, source, size, write=False)
         domain.map(_DESTINATION_IOVA, destination, size)
         run = Run(soc, kernel)
         mapped = domain.mapped_bytes
         request = transfer(soc, driver, _SOURCE_IOVA, _DESTINATION_IOVA)
+        soc.bus.invalidate(destination, LENGTH)
         equal = soc.bus.read(destination, LENGTH) == data
         return run.row(
             scenario=scenario,
@@ -311,8 +313,10 @@ def _bypass(title: str, soc: Mpsoc, kernel: Kernel) -> ScenarioRow:
     source = kernel.frames.run(2 * PAGE)
     try:
         soc.bus.write(source, b"bytes")
+        soc.bus.clean(source, 5)
         run = Run(soc, kernel)
         request = transfer(soc, driver, source, source + PAGE, 5)
+        soc.bus.invalidate(source + PAGE, 5)
         equal = soc.bus.read(source + PAGE, 5) == b"bytes"
         return run.row(
             scenario="E4b",
