@@ -213,3 +213,49 @@ def test_files_of_one_table_are_apart() -> None:
     one, two = RegisterFile("a", 0x100, TABLE), RegisterFile("b", 0x100, TABLE)
     one.write(4, 4, 1)
     assert two.read(4, 4) == 0
+
+
+def test_resets_of_an_array_may_rise() -> None:
+    rising = RegisterFile("dev", 0x20, (Register("G", 0, count=3, reset=0x10, reset_step=0x100),))
+    assert [rising.read(4 * n, 4) for n in range(3)] == [0x10, 0x110, 0x210]
+    rising.write(4, 4, 7)
+    rising.reset()
+    assert rising.read(4, 4) == 0x110
+
+
+def test_a_64_bit_command_acts_on_its_lower_half() -> None:
+    """As 32-bit drivers write them: upper half first."""
+    command = Register("CMD", 0, size=8, writable=0, count=2, stride=8, low_acts=True, access="WO")
+    device = RegisterFile("dev", 0x20, (command,))
+    seen: list[tuple[int, int]] = []
+    device.on_write("CMD", lambda index, old, written: seen.append((index, written)))
+    device.write(4, 4, 0x1234)
+    device.write(12, 4, 0x77)
+    assert seen == []
+    device.write(0, 4, 0x5678)
+    assert seen == [(0, 0x1234_0000_5678)]
+    device.write(0, 4, 0x9)
+    assert seen[1:] == [(0, 0x9)], "an upper half is used once"
+    device.write(8, 8, 0xAAAA_0000_BBBB)
+    assert seen[2:] == [(1, 0xAAAA_0000_BBBB)], "a whole write has no use for the half kept"
+    device.reset()
+    device.write(8, 4, 1)
+    assert seen[3:] == [(1, 1)]
+    assert device.describe()[0].access == "WO"
+
+
+def test_a_device_may_answer_for_undefined_offsets(file: RegisterFile) -> None:
+    seen: list[int] = []
+    file.on_undefined(seen.append)
+    file.read(0x80, 4)
+    file.write(0x88, 8, 1)
+    file.read(0x10, 4)
+    assert seen == [0x80, 0x88, 0x8C]
+
+
+def test_bad_accesses_are_logged_once(file: RegisterFile, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            with pytest.raises(BusError):
+                file.read(0x11, 4)
+    assert [record.getMessage() for record in caplog.records] == ["dev: 4-byte read at offset 0x11 (SLVERR)"]

@@ -303,3 +303,79 @@ def test_wrapper_shows_the_interrupts_of_the_smmu() -> None:
     board.write(0x000, 0x0020_0404)
     board.fault(0, 0, 0x3FF)
     assert board.bus.read32(WRAPPER + 0x10) == 0x11
+
+
+def test_wrapper_latches_accesses_to_nothing() -> None:
+    board = Board()
+    assert board.bus.read32(WRAPPER + 0x100) == 0
+    assert board.bus.read32(WRAPPER + 0x10) == 1 << 31
+    board.bus.write32(WRAPPER + 0x10, 1 << 31)
+    board.bus.write32(WRAPPER + 0x04, 1)
+    assert board.bus.read32(WRAPPER + 0x10) == 1 << 31
+    board.bus.write32(WRAPPER, 1)  # MISC_CTRL: answer with an error
+    with pytest.raises(BusError) as error:
+        board.bus.read32(WRAPPER + 0x100)
+    assert error.value.response == "SLVERR"
+    board.smmu.reset()
+    assert (board.bus.read32(WRAPPER + 0x10), board.bus.read32(WRAPPER)) == (0, 0)
+
+
+def test_wrapper_shows_overflows_of_counters() -> None:
+    board = Board()
+    board.write(0x3C40, 1)
+    board.write(0x3CC0, 1)
+    assert board.bus.read32(WRAPPER + 0x10) == 1 << 2
+    assert board.pending == [155]
+
+
+@pytest.mark.parametrize(
+    ("write", "s1", "s2", "ipa"),
+    [
+        ((0x410, 0x1C), True, True, True),
+        ((0x410, 0x18), False, True, True),
+        ((0x410, 0x14), True, False, True),
+        ((0x410, 0x0C), True, True, False),
+        ((0x010, 0), False, True, True),
+    ],
+)
+def test_acr_switches_the_walk_caches(write: tuple[int, int], s1: bool, s2: bool, ipa: bool) -> None:
+    """NSACR's bits count, all streams being non-secure; S1WC2EN must be set in both copies."""
+    board = Board()
+    seen: list[dict[str, bool]] = []
+    board.smmu.tlb.set_walk_caches = lambda **uses: seen.append(uses)  # type: ignore[method-assign]
+    board.write(*write)
+    assert seen == [{"stage1": s1, "stage2": s2, "ipa": ipa}]
+
+
+def test_the_walk_cache_can_be_switched_off() -> None:
+    board = Board()
+    board.simple()
+    board.write(0x410, 0x18)
+    for va in (0x4000_0000, 0x4000_1000):
+        board.pa(va)
+    counters = board.smmu.counters()
+    assert (counters["walks"], sum(counters[f"reads_l{n}"] for n in range(4))) == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"stream_id_bits": 16}, "at most 15"),
+        ({"stream_id_bits": 0}, "stream IDs of 0 bits"),
+        ({"stream_id_bits": 12}, "enough for 6 TBUs"),
+    ],
+)
+def test_shapes_that_make_no_sense_are_refused(more: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SmmuSpec(**more)
+
+
+def test_64_kib_pages() -> None:
+    """IDR1.PAGESIZE = 1: the same registers, farther apart."""
+    board = Board(SmmuSpec(idr1=0xB000_0F10))
+    assert board.spec.size == 0x20_0000
+    assert board.read(0x10_0000) == 0x100
+    board.write(0x1_0000, 1 << 16 | 5)
+    assert board.read(0x1_0000) == 1 << 16 | 5
+    assert board.read(0x3_3E00 - 0x3000) == 0x0501_1F17
+    assert board.read(0x1F_0000) == 0x100

@@ -19,7 +19,8 @@ from support.smmu_board import (
     Board,
     cb,
 )
-from unimem_node.smmu import GlobalFault, RouteKind, StreamRoute
+from unimem_node.mmu.regime import ACCESS_EXECUTE, ACCESS_PRIVILEGED, ACCESS_WRITE
+from unimem_node.smmu import FaultKind, GlobalFault, RouteKind, SmmuSpec, StreamRoute
 from unimem_node.smmu.streams import matches
 
 VA, PA = 0x4000_0000, 0x100_0000
@@ -193,3 +194,43 @@ def test_a_route_is_found_again_after_each_change() -> None:
     board.write64(cb(0, 0x20), 1 << 48 | table.root)
     assert board.pa(VA) == PA
     assert epochs == sorted(set(epochs)), "every change grows the epoch"
+
+
+@pytest.mark.parametrize(
+    ("s2cr", "access", "counts_as"),
+    [
+        (0, 0b111, 0b111),
+        (1 << 24, ACCESS_PRIVILEGED, ACCESS_PRIVILEGED),  # reserved: as the master says
+        (2 << 24, ACCESS_PRIVILEGED | ACCESS_WRITE, ACCESS_WRITE),
+        (3 << 24, ACCESS_WRITE, ACCESS_PRIVILEGED | ACCESS_WRITE),
+        (2 << 26, ACCESS_EXECUTE, 0),
+        (3 << 26, 0, ACCESS_EXECUTE),
+        (3 << 26, ACCESS_WRITE, ACCESS_WRITE),  # a write is never a fetch
+        (3 << 26 | 3 << 24, 0, ACCESS_EXECUTE | ACCESS_PRIVILEGED),
+    ],
+)
+def test_s2cr_overrides_privilege_and_instruction(s2cr: int, access: int, counts_as: int) -> None:
+    board = Board()
+    board.simple()
+    board.stream(0, HPC0, s2cr)
+    assert board.smmu.resolve(HPC0).access(access) == counts_as
+
+
+def test_privcfg_decides_on_privileged_pages() -> None:
+    board = Board()
+    board.simple(user=False)
+    assert board.fault(VA).kind is FaultKind.PERMISSION
+    board.stream(0, HPC0, 3 << 24)
+    assert board.pa(VA) == PA
+    board.write(cb(0, 0x58), 0xFFFF_FFFF)
+    board.stream(0, HPC0, 2 << 24)
+    fault = board.fault(VA, ACCESS_PRIVILEGED)
+    assert board.read(cb(0, 0x68)) == 3, "the syndrome tells what the access counted as"
+    assert fault.access == 0
+
+
+def test_match_registers_compare_the_bits_there_are() -> None:
+    board = Board(SmmuSpec(stream_id_bits=10, micro_tlb_entries=(16,)))
+    board.simple()
+    assert board.pa(VA) == PA
+    assert board.read(SMR) == 1 << 31 | HPC0
