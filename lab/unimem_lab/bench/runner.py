@@ -17,6 +17,7 @@ from unimem_lab.cli import output
 #: Group -> module of this package with `measure(quick) -> Iterator[Figure]`.
 GROUPS = {
     "translation": "translation",
+    "dma": "dma",
     "transfer": "transfer",
     "latency": "latency",
     "rate": "rate",

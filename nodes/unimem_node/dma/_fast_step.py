@@ -21,6 +21,7 @@ from unimem_node._jit import copy_bytes, njit, njit_inline
 from unimem_node.dma import state as x
 from unimem_node.dma._fast import NO_ROUTE, locate, move
 from unimem_node.dma._fast_descriptors import (
+    GO_ON,
     decode_bd,
     decode_zdma,
     ended_bd,
@@ -31,66 +32,92 @@ from unimem_node.dma._fast_descriptors import (
 )
 from unimem_node.smmu.arrays import C_READS, C_WALKS
 
-#: Descriptors fetched in one call at most.
+#: Descriptors fetched in one call at most; bytes of FIXED bursts, which are copied beat by beat.
 FETCHES = 1024
+FIXED_BYTES = 1 << 16
 
 
 @njit_inline
-def _next_op(st: Any, src_run: int, dst_run: int) -> Any:
-    """The access that is needed before a byte can move, or -1."""
+def _list_op(st: Any) -> Any:
+    """The access to the list that is needed before data can move, or -1."""
     if st[x.X_UPDATING]:
         return x.OP_UPDATE
     if st[x.SRC + x.D_LOADED] == 0:
         return x.OP_FETCH_SRC
-    if st[x.DST + x.D_LOADED] == 0:
-        return x.OP_FETCH_DST
-    if st[x.SRC + x.D_KIND] == x.KIND_MEMORY and src_run == 0 and st[x.SRC + x.D_SKIP] == 0:
-        return x.OP_READ
-    if st[x.DST + x.D_KIND] == x.KIND_MEMORY and dst_run == 0 and st[x.DST + x.D_SKIP] == 0:
-        return x.OP_WRITE
-    return -1
+    return x.OP_FETCH_DST if st[x.DST + x.D_LOADED] == 0 else -1
 
 
 @njit_inline
-def _clipped(st: Any, side: int, run: int, n: int) -> Any:
-    """Bytes of `n` that a side can take or give in one piece."""
-    n = min(n, st[side + x.D_SIZE] - st[side + x.D_POS])
-    if st[side + x.D_SKIP]:
-        return min(n, st[side + x.D_SKIP])
-    return min(n, run) if st[side + x.D_KIND] == x.KIND_MEMORY else n
+def _stream_room(st: Any, buf: Any, fifo: Any) -> Any:
+    """(bytes that the FIFO gives or takes in one piece, STOP_* if that is none)."""
+    if st[x.SRC + x.D_KIND] == x.KIND_FIFO:
+        left, _ = packet_left(fifo)
+        return min(left, buf.shape[0] - fifo[x.F_READ] % buf.shape[0]), x.STOP_EMPTY
+    room = buf.shape[0] - (fifo[x.F_WRITTEN] - fifo[x.F_READ])
+    if fifo[x.F_SENT] - fifo[x.F_RECEIVED] == x.MAX_PACKETS:
+        room = 0
+    return min(room, buf.shape[0] - fifo[x.F_WRITTEN] % buf.shape[0]), x.STOP_FULL
 
 
 @njit_inline
-def _advance(st: Any, side: int, n: int) -> None:
-    st[side + x.D_POS] += n
-    if st[side + x.D_SKIP]:
-        st[side + x.D_SKIP] -= n
+def _left(st: Any, side: int) -> Any:
+    """Bytes of a side's descriptor, or of what the SMMU answers in its place."""
+    left = st[side + x.D_SIZE] - st[side + x.D_POS]
+    return min(left, st[side + x.D_SKIP]) if st[side + x.D_SKIP] else left
 
 
 @njit_inline
-def _fill(mem8: Any, to: int, n: int, st: Any, buf: Any) -> None:
-    """Write what does not come from memory: zeros of a refused read, or the pattern."""
-    if st[x.SRC + x.D_KIND] != x.KIND_PATTERN:
+def _skipped(st: Any, n: int) -> None:
+    """Bytes that the SMMU answered by itself are done."""
+    for side in (x.SRC, x.DST):
+        if st[side + x.D_SKIP]:
+            st[side + x.D_SKIP] -= n
+
+
+@njit_inline
+def _fill(mem8: Any, to: int, n: int, st: Any, buf: Any, fifo: Any) -> None:
+    """Write what does not come from memory: the stream, the pattern, or zeros for a refused read."""
+    kind = st[x.SRC + x.D_KIND]
+    if kind == x.KIND_FIFO:
+        copy_bytes(mem8, to, buf, fifo[x.F_READ] % buf.shape[0], n)
+    elif kind == x.KIND_PATTERN:
+        at = st[x.SRC + x.D_POS] % st[x.X_WIDTH]
+        for i in range(n):
+            mem8[to + i] = buf[at]
+            at += 1
+            if at == st[x.X_WIDTH]:
+                at = 0
+    else:
         for i in range(n):
             mem8[to + i] = 0
-        return
-    at = st[x.SRC + x.D_POS] % st[x.X_WIDTH]
-    for i in range(n):
-        mem8[to + i] = buf[at]
-        at += 1
-        if at == st[x.X_WIDTH]:
-            at = 0
+
+
+@njit_inline
+def _send(mem8: Any, place: int, n: int, buf: Any, fifo: Any) -> None:
+    """Put bytes into the FIFO: those at `place`, or zeros (-1)."""
+    to = fifo[x.F_WRITTEN] % buf.shape[0]
+    if place >= 0:
+        copy_bytes(buf, to, mem8, place, n)
+    else:
+        for i in range(n):
+            buf[to + i] = 0
+    fifo[x.F_WRITTEN] += n
 
 
 @njit
 def step(
     arrays: Any, st: Any, buf: Any, fifo: Any, lane: int, cb: int, reading: int, writing: int, budget: int
 ) -> Any:
-    """Go on from `st` for up to `budget` bytes; ``(STOP_*, bytes moved, cost_ps, descriptor reads, walks)``.
+    """Go on from `st` for up to `budget` bytes.
 
+    Returns ``(STOP_*, bytes moved, descriptors fetched, cost_ps, descriptor reads of walks, walks)``.
     `lane`, `cb`: the way through the SMMU; `reading`, `writing`: what its accesses count as (ACCESS_* bits).
     `st`: see `state.py`. `buf` (uint8): the pattern, or the bytes of the FIFO; `fifo`: its state. `cost_ps`
     is the sum of all translations, of which each descriptor read of a walk is T_DESCRIPTOR_READ.
+
+    The loop alternates between the list (what has ended, what must be fetched or written back) and a
+    *stretch* of data, in which nothing but the translations changes. Every access of either is translated in
+    the one place that is behind them: `translate` is compiled in, and large.
     """
     mem8 = arrays.mem8
     counters = arrays.counters
@@ -101,6 +128,11 @@ def step(
     cost: Any = np.int64(0)
     moved: Any = np.int64(0)
     fetched = 0
+    stretch: Any = np.int64(0)  # bytes left of it, and its sides
+    from_memory = to_memory = skipping = False
+    src_fixed = dst_fixed = False
+    src_va: Any = np.int64(0)
+    dst_va: Any = np.int64(0)
     src_place: Any = np.int64(0)  # where the translated bytes of a side are in DRAM, and how many are left
     src_run: Any = np.int64(0)
     dst_place: Any = np.int64(0)
@@ -113,74 +145,88 @@ def step(
     held_to: Any = np.int64(0)
     held: Any = np.int64(0)
     width = st[x.X_WIDTH]
+    zdma = st[x.X_FORMAT] == x.FORMAT_ZDMA
+    if st[x.SRC + x.D_FIXED] or st[x.DST + x.D_FIXED]:  # beat by beat
+        budget = min(budget, FIXED_BYTES)
     stop = x.STOP_BUDGET
     while True:
-        if st[x.X_LIST] == 0:
-            ended = ended_simple(st, fifo)
+        if stretch == 0:  # ---- the list
+            ended = GO_ON
+            if st[x.X_LIST] == 0:
+                ended = ended_simple(st, fifo)
+            elif zdma:
+                ended = ended_zdma(st)
+            else:
+                ended_bd(st, fifo)
             if ended >= 0:
                 stop = ended
                 break
-        elif st[x.X_FORMAT] == x.FORMAT_ZDMA:
-            ended = ended_zdma(st)
-            if ended >= 0:
-                stop = ended
+            if moved >= budget or fetched >= FETCHES:
                 break
-        else:
-            ended_bd(st, fifo)
-        if moved >= budget or fetched >= FETCHES:
-            break
-
-        op = _next_op(st, src_run, dst_run)
-        n = budget - moved
-        if op <= x.OP_WRITE:  # data
-            if st[x.SRC + x.D_KIND] == x.KIND_FIFO:
-                left, _ = packet_left(fifo)
-                n = min(n, left, buf.shape[0] - fifo[x.F_READ] % buf.shape[0])
-                if n == 0:
-                    stop = x.STOP_EMPTY
-                    break
-            elif st[x.DST + x.D_KIND] == x.KIND_FIFO:
-                room = buf.shape[0] - (fifo[x.F_WRITTEN] - fifo[x.F_READ])
-                if fifo[x.F_SENT] - fifo[x.F_RECEIVED] == x.MAX_PACKETS:
-                    room = 0
-                n = min(n, room, buf.shape[0] - fifo[x.F_WRITTEN] % buf.shape[0])
-                if n == 0:
-                    stop = x.STOP_FULL
-                    break
-            if op == x.OP_READ and keep_src_run > 0 and st[x.SRC + x.D_POS] % width == 0:
-                src_place = keep_src
-                src_run = min(keep_src_run, width)
+            op = _list_op(st)
+            if op < 0:
+                stretch = min(budget - moved, _left(st, x.SRC), _left(st, x.DST))
+                if st[x.SRC + x.D_KIND] == x.KIND_FIFO or st[x.DST + x.D_KIND] == x.KIND_FIFO:
+                    room, stop_without = _stream_room(st, buf, fifo)
+                    stretch = min(stretch, room)
+                    if stretch == 0:
+                        stop = stop_without
+                        break
+                from_memory = st[x.SRC + x.D_KIND] == x.KIND_MEMORY and st[x.SRC + x.D_SKIP] == 0
+                to_memory = st[x.DST + x.D_KIND] == x.KIND_MEMORY and st[x.DST + x.D_SKIP] == 0
+                skipping = st[x.SRC + x.D_SKIP] + st[x.DST + x.D_SKIP] != 0
+                src_fixed = st[x.SRC + x.D_FIXED] != 0
+                dst_fixed = st[x.DST + x.D_FIXED] != 0
+                src_va = st[x.SRC + x.D_BASE] + st[x.SRC + x.D_POS]
+                dst_va = st[x.DST + x.D_BASE] + st[x.DST + x.D_POS]
                 continue
-            if op == x.OP_WRITE and keep_dst_run > 0 and st[x.DST + x.D_POS] % width == 0:
-                dst_place = keep_dst
-                dst_run = min(keep_dst_run, width)
-                continue
-
-        if op >= 0:  # an access: what it needs, its translation, what it does
-            side = x.DST if op in (x.OP_WRITE, x.OP_FETCH_DST) else x.SRC
+            side = x.DST if op == x.OP_FETCH_DST else x.SRC
             access = reading
-            if op <= x.OP_WRITE:
-                at = st[side + x.D_POS]
-                want = st[side + x.D_SIZE] - at
-                if st[side + x.D_FIXED]:
-                    at %= width
-                    want = min(want, width - at)
-                va = st[side + x.D_BASE] + at
-                if op == x.OP_WRITE:
-                    access = writing
-            elif op == x.OP_UPDATE:
+            if op == x.OP_UPDATE:
                 va = st[x.SRC + x.D_DSCR] + x.BD_STATUS
                 want = 24
                 access = writing
             else:
                 va = st[side + x.D_NEXT]
                 st[side + x.D_DSCR] = va
-                want = 16 if st[x.X_FORMAT] == x.FORMAT_ZDMA else 64
+                want = 16 if zdma else 64
                 if va & (want - 1):
                     st[x.X_OP] = op
                     st[x.X_CODE] = x.BAD_ALIGNMENT
                     stop = x.STOP_BAD
                     break
+        elif from_memory and src_run == 0:  # ---- data: an address of the source is needed
+            op = x.OP_READ
+            side = x.SRC
+            access = reading
+            va = src_va
+            want = st[x.SRC + x.D_SIZE] - st[x.SRC + x.D_POS]
+            if src_fixed:
+                at = st[x.SRC + x.D_POS] % width
+                if at == 0 and keep_src_run:
+                    src_place = keep_src
+                    src_run = keep_src_run
+                    continue
+                va = st[x.SRC + x.D_BASE] + at
+                want = width - at
+        elif to_memory and dst_run == 0:  # ---- ... of the destination
+            op = x.OP_WRITE
+            side = x.DST
+            access = writing
+            va = dst_va
+            want = st[x.DST + x.D_SIZE] - st[x.DST + x.D_POS]
+            if dst_fixed:
+                at = st[x.DST + x.D_POS] % width
+                if at == 0 and keep_dst_run:
+                    dst_place = keep_dst
+                    dst_run = keep_dst_run
+                    continue
+                va = st[x.DST + x.D_BASE] + at
+                want = width - at
+        else:
+            op = -1
+
+        if op >= 0:  # ---- the access
             place: Any = np.int64(-1)
             run: Any = np.int64(0)
             if op != x.OP_UPDATE or st[x.X_UPDATING] == 1:
@@ -199,48 +245,48 @@ def step(
             if op == x.OP_READ:
                 src_place = place
                 src_run = run
-                if st[x.SRC + x.D_FIXED] and st[x.SRC + x.D_POS] % width == 0:
+                if src_fixed and va == st[x.SRC + x.D_BASE]:
                     keep_src = place
                     keep_src_run = run
-                continue
-            if op == x.OP_WRITE:
+                if to_memory and dst_run == 0:
+                    continue
+            elif op == x.OP_WRITE:
                 dst_place = place
                 dst_run = run
-                if st[x.DST + x.D_FIXED] and st[x.DST + x.D_POS] % width == 0:
+                if dst_fixed and va == st[x.DST + x.D_BASE]:
                     keep_dst = place
                     keep_dst_run = run
-                continue
-            if held:
-                move(mem8, held_to, held_from, held)
-                held = 0
-            if op == x.OP_UPDATE:
-                ended = updated(mem8, place, run, st, fifo)
-                if ended >= 0:
-                    stop = ended
+            else:
+                if held:  # the list is read and written as it stands after the data before
+                    move(mem8, held_to, held_from, held)
+                    held = 0
+                if op == x.OP_UPDATE:
+                    ended = updated(mem8, place, run, st, fifo)
+                    if ended >= 0:
+                        stop = ended
+                        break
+                    continue
+                fetched += 1
+                if op == x.OP_FETCH_SRC:
+                    src_run = 0
+                if op == x.OP_FETCH_DST or not zdma:
+                    dst_run = 0
+                keep_src_run = 0
+                keep_dst_run = 0
+                bad = decode_zdma(mem8, place, st, side) if zdma else decode_bd(mem8, place, st)
+                if bad:
+                    st[x.X_OP] = op
+                    st[x.X_CODE] = bad
+                    stop = x.STOP_BAD
                     break
                 continue
-            fetched += 1
-            if op == x.OP_FETCH_SRC:
-                src_run = 0
-            if op == x.OP_FETCH_DST or st[x.X_FORMAT] != x.FORMAT_ZDMA:
-                dst_run = 0
-            keep_src_run = 0
-            keep_dst_run = 0
-            if st[x.X_FORMAT] == x.FORMAT_ZDMA:
-                bad = decode_zdma(mem8, place, st, side)
-            else:
-                bad = decode_bd(mem8, place, st)
-            if bad:
-                st[x.X_OP] = op
-                st[x.X_CODE] = bad
-                stop = x.STOP_BAD
-                break
-            continue
 
-        n = _clipped(st, x.DST, dst_run, _clipped(st, x.SRC, src_run, n))
-        from_memory = st[x.SRC + x.D_KIND] == x.KIND_MEMORY and st[x.SRC + x.D_SKIP] == 0
-        from_fifo = st[x.SRC + x.D_KIND] == x.KIND_FIFO
-        if st[x.DST + x.D_KIND] == x.KIND_MEMORY and st[x.DST + x.D_SKIP] == 0:
+        # ---- both sides have an address: move
+        n = stretch
+        if from_memory:
+            n = min(n, src_run)
+        if to_memory:
+            n = min(n, dst_run)
             if from_memory and held and held_from + held == src_place and held_to + held == dst_place:
                 held += n
             else:
@@ -251,34 +297,29 @@ def step(
                     held_from = src_place
                     held_to = dst_place
                     held = n
-                elif from_fifo:
-                    copy_bytes(mem8, dst_place, buf, fifo[x.F_READ] % buf.shape[0], n)
                 else:
-                    _fill(mem8, dst_place, n, st, buf)
+                    _fill(mem8, dst_place, n, st, buf, fifo)
             dst_place += n
             dst_run -= n
         elif st[x.DST + x.D_KIND] == x.KIND_FIFO:
-            to = fifo[x.F_WRITTEN] % buf.shape[0]
-            if from_memory:
-                copy_bytes(buf, to, mem8, src_place, n)
-            else:
-                for i in range(n):
-                    buf[to + i] = 0
-            fifo[x.F_WRITTEN] += n
+            _send(mem8, src_place if from_memory else -1, n, buf, fifo)
         if from_memory:
             src_place += n
             src_run -= n
-        if from_fifo:
+        elif st[x.SRC + x.D_KIND] == x.KIND_FIFO:
             fifo[x.F_READ] += n
-        _advance(st, x.SRC, n)
-        _advance(st, x.DST, n)
+        st[x.SRC + x.D_POS] += n
+        st[x.DST + x.D_POS] += n
+        if skipping:
+            _skipped(st, n)
+        src_va += n
+        dst_va += n
         moved += n
+        stretch -= n
 
     if held:
         move(mem8, held_to, held_from, held)
-    st[x.X_MOVED] += moved
-    st[x.X_FETCHED] += fetched
     walks += counters[lane, C_WALKS] + counters[lane, C_WALKS + 1]
     for column in range(C_READS, C_READS + 8):
         reads += counters[lane, column]
-    return stop, moved, cost, reads, walks
+    return stop, moved, fetched, cost, reads, walks

@@ -131,7 +131,7 @@ class Channel:
 
     def _halt(self) -> None:
         self.mover.cancel()
-        self._ran += self.mover.take(x.X_MOVED)
+        self._ran += self.mover.take_moved()
         self._show_current()
         self._waiting = self._following = False
         self.poke("DMASR", self.peek("DMASR") & ~bits.IDLE | regs.HALTED)
@@ -152,7 +152,6 @@ class Channel:
                 self._prepare()
                 first = self.peek("CURDESC") | self.peek("CURDESC_MSB") << 32
                 st[x.SRC + x.D_NEXT] = st[x.SRC + x.D_DSCR] = first
-                st[x.X_LIST] = 1
             st[x.X_TAIL] = tail
             self._following = True
             self._begin()
@@ -176,15 +175,16 @@ class Channel:
 
     def _prepare(self) -> None:
         """A clean state row, with what the control register says."""
-        st, control = self.mover.st, self.peek("DMACR")
-        st[:] = 0
         self._ran = 0
-        st[x.X_FORMAT] = self.format
-        st[x.X_WIDTH] = self.spec.path.width_bytes
-        st[x.X_LENGTH_MASK] = (1 << self.spec.length_bits) - 1
-        st[x.X_CYCLIC] = bool(control & regs.CYCLIC)
+        row = [0] * x.STATE_COLS
+        row[x.X_FORMAT] = self.format
+        row[x.X_LIST] = self.spec.scatter_gather
+        row[x.X_WIDTH] = self.spec.path.width_bytes
+        row[x.X_LENGTH_MASK] = (1 << self.spec.length_bits) - 1
+        row[x.X_CYCLIC] = bool(self.peek("DMACR") & regs.CYCLIC)
         stream = x.DST if self.side == x.SRC else x.SRC
-        st[stream + x.D_KIND] = x.KIND_FIFO
+        row[stream + x.D_KIND] = x.KIND_FIFO
+        self.mover.load(row)
 
     def _begin(self) -> None:
         st = self.mover.st
@@ -215,7 +215,7 @@ class Channel:
     def stopped(self, mover: Mover, stop: int) -> None:
         """Bytes and descriptors' status are in memory; status first, then the interrupt."""
         st = mover.st
-        self._ran += mover.take(x.X_MOVED)
+        self._ran += mover.take_moved()
         if stop in (x.STOP_BUDGET, x.STOP_INTR):
             mover.go_on()
             self._completed()
@@ -253,7 +253,7 @@ class Channel:
 
     def refused(self, mover: Mover, refusal: Refusal) -> None:
         """An access got a bus error: the channel halts."""
-        self._ran += mover.take(x.X_MOVED)
+        self._ran += mover.take_moved()
         slave = refusal.response == "SLVERR" and self.spec.abort_response == "SLVERR"
         if refusal.op not in (x.OP_READ, x.OP_WRITE):
             self._error(bits.SG_SLV_ERR if slave else bits.SG_DEC_ERR, refusal.describe())
@@ -382,7 +382,7 @@ class AxiDma:
 
     def _attend(self) -> None:
         for channel in self.channels:
-            channel.mover.attend()
+            channel.mover.attended = True
 
     def _reset(self) -> None:
         for channel in self.channels:

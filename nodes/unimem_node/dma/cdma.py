@@ -92,12 +92,12 @@ class AxiCdma:
 
     def read(self, offset: int, size: int) -> int:
         """Read a register as the bus does."""
-        self._mover.attend()
+        self._mover.attended = True
         return self.registers.read(offset, size)
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Write a register as the bus does."""
-        self._mover.attend()
+        self._mover.attended = True
         self.registers.write(offset, size, value)
 
     # ---- what software writes
@@ -152,7 +152,6 @@ class AxiCdma:
             return
         following = int(st[x.SRC + x.D_NEXT])
         self._prepare()
-        st[x.X_LIST] = 1
         st[x.X_TAIL] = tail
         first = following if self._following else peek("CURDESC") | peek("CURDESC_MSB") << 32
         st[x.SRC + x.D_NEXT] = st[x.SRC + x.D_DSCR] = first
@@ -192,15 +191,17 @@ class AxiCdma:
 
     def _prepare(self) -> None:
         """A clean state row, with what the control register says."""
-        st, control = self._mover.st, self.registers.peek("CDMACR")
-        st[:] = 0
+        control = self.registers.peek("CDMACR")
         self._ran = 0
-        st[x.X_FORMAT] = x.FORMAT_CDMA
-        st[x.X_WIDTH] = self.spec.path.width_bytes
-        st[x.X_LENGTH_MASK] = (1 << self.spec.length_bits) - 1
-        st[x.X_WATCH] = self._coalescer.watch
-        st[x.SRC + x.D_FIXED] = bool(control & regs.KEYHOLE_READ)
-        st[x.DST + x.D_FIXED] = bool(control & regs.KEYHOLE_WRITE)
+        row = [0] * x.STATE_COLS
+        row[x.X_FORMAT] = x.FORMAT_CDMA
+        row[x.X_LIST] = bool(control & regs.SG_MODE)
+        row[x.X_WIDTH] = self.spec.path.width_bytes
+        row[x.X_LENGTH_MASK] = (1 << self.spec.length_bits) - 1
+        row[x.X_WATCH] = self._coalescer.watch
+        row[x.SRC + x.D_FIXED] = bool(control & regs.KEYHOLE_READ)
+        row[x.DST + x.D_FIXED] = bool(control & regs.KEYHOLE_WRITE)
+        self._mover.load(row)
 
     def _begin(self) -> None:
         self.registers.poke("CDMASR", self.registers.peek("CDMASR") & ~regs.IDLE)
@@ -211,7 +212,7 @@ class AxiCdma:
     def stopped(self, mover: Mover, stop: int) -> None:
         """Bytes and descriptors' status are in memory; status first, then the interrupt."""
         st = mover.st
-        self._ran += mover.take(x.X_MOVED)
+        self._ran += mover.take_moved()
         if stop == x.STOP_INTR:
             mover.go_on()
             self._completed()
@@ -236,7 +237,7 @@ class AxiCdma:
 
     def refused(self, mover: Mover, refusal: Refusal) -> None:
         """An access got a bus error: the engine halts until it is reset."""
-        self._ran += mover.take(x.X_MOVED)
+        self._ran += mover.take_moved()
         slave = (refusal.response if refusal.response == "DECERR" else self.spec.abort_response) == "SLVERR"
         if refusal.op in (x.OP_READ, x.OP_WRITE):
             bit = regs.DMA_SLV_ERR if slave else regs.DMA_DEC_ERR

@@ -19,6 +19,7 @@ A refused access is reported to the SMMU at the simulated time at which it is ma
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
@@ -39,14 +40,13 @@ from unimem_node.smmu.arrays import BLOCKED, T_DESCRIPTOR_READ, T_MEMORY_LATENCY
 
 #: Bytes moved by one event: long enough that an event costs nothing beside them.
 CHUNK_BYTES: Final = 1 << 20
-#: The same of FIXED bursts, which are copied beat by beat.
-FIXED_CHUNK_BYTES: Final = 1 << 16
 #: No AXI burst crosses this border, so a refused one never reaches beyond it.
 BURST_BORDER: Final = 4096
 
 _WRITES: Final = frozenset({x.OP_WRITE, x.OP_UPDATE})
 _NO_BYTES: Final = np.zeros(16, np.uint8)
 _NO_FIFO: Final = np.zeros(x.FIFO_COLS, np.int64)
+_ROW: Final = struct.Struct(f"{x.STATE_COLS}q")
 _ENDS: Final = frozenset({x.STOP_DONE, x.STOP_PAUSED})
 
 
@@ -84,23 +84,30 @@ class Mover:
     """
 
     __slots__ = (
+        "_buffer",
         "_bytes",
         "_descriptors",
         "_engine",
         "_event",
         "_fifo",
+        "_first_ps",
         "_hold",
+        "_latency_ps",
         "_load",
         "_patience",
         "_port",
+        "_read_ps",
         "_refusal",
         "_scheduler",
+        "_setup_ps",
+        "_sides",
         "_step",
         "_stop",
         "_tell_all",
-        "_timing",
         "_way",
+        "attended",
         "bytes_",
+        "moved",
         "pace",
         "st",
     )
@@ -128,17 +135,23 @@ class Mover:
         self._tell_all = tell_all
         self.pace = pace
         self.st: Any = np.zeros(x.STATE_COLS, np.int64)
+        self._buffer = memoryview(self.st.data).cast("B")
         self.bytes_, self._fifo = bytes_, fifo
         self._step: Any = compiled_step if fast else getattr(compiled_step, "py_func", compiled_step)
         if snoop is not None:
             self._step = snoop.step(compiled_step)
-        self._timing = port.arrays.timing
+        self._latency_ps = int(port.arrays.timing[T_MEMORY_LATENCY])
+        self._read_ps = int(port.arrays.timing[T_DESCRIPTOR_READ])
         self._event: Event | None = None
         self._hold: Hold | None = None
         self._way: Way = port.way()
         self._refusal: Refusal | None = None  # of the access that is held; None: it only waits
         self._stop = x.STOP_BUDGET
-        self._bytes = self._descriptors = 0
+        self._bytes = self._descriptors = 0  # since software last looked
+        self.attended = False  # software has looked at the engine: its patience begins anew
+        self._setup_ps = self._first_ps = pace.path.setup_ps
+        self._sides = 2
+        self.moved = 0
 
     @property
     def busy(self) -> bool:
@@ -150,18 +163,20 @@ class Mover:
         """True while the SMMU stalls an access, or lets it wait for a stalled one."""
         return self._hold is not None
 
-    def attend(self) -> None:
-        """Software looks at the engine: its patience begins anew."""
-        self._bytes = self._descriptors = 0
+    def load(self, row: list[int]) -> None:
+        """Set the whole state row."""
+        _ROW.pack_into(self._buffer, 0, *row)
+        self._sides = (row[x.SRC + x.D_KIND] == x.KIND_MEMORY) + (row[x.DST + x.D_KIND] == x.KIND_MEMORY)
+        self._first_ps = self._setup_ps
+        if row[x.X_LIST]:  # the first descriptor is waited for; later ones are fetched ahead
+            self._first_ps += self._latency_ps
 
     def start(self) -> None:
         """Begin with what the state row says, after the set-up time."""
         assert not self.busy, "an engine has one transfer at a time"
         self._load.active += 1
-        setup = self.pace.path.setup_ps
-        if self.st[x.X_LIST]:  # the first descriptor is waited for; later ones are fetched ahead
-            setup += int(self._timing[T_MEMORY_LATENCY])
-        self._event = self._scheduler.after(setup, self._advance)
+        scheduler = self._scheduler
+        self._event = scheduler.at(scheduler.now_ps + self._first_ps, self._advance)
 
     def go_on(self) -> None:
         """Continue where `step` stopped, at this time."""
@@ -178,6 +193,11 @@ class Mover:
             self._hold.cancel()
             self._hold = None
 
+    def take_moved(self) -> int:
+        """Bytes moved since this was asked last."""
+        moved, self.moved = self.moved, 0
+        return moved
+
     def take(self, column: int) -> int:
         """Read a counter of the state row and clear it."""
         value = int(self.st[column])
@@ -192,44 +212,44 @@ class Mover:
 
     def _advance(self) -> None:
         """Move the next chunk, then wait for as long as it takes."""
-        patience = self._patience
-        if self._bytes > patience.bytes or self._descriptors > patience.descriptors:
-            self.attend()
+        if self.attended:
+            self.attended = False
+            self._bytes = self._descriptors = 0
+        elif self._bytes > self._patience.bytes or self._descriptors > self._patience.descriptors:
+            self.attended = True
             self._idle()
             self._engine.stopped(self, x.STOP_RUNAWAY)
             return
         way = self._way = self._port.way()
-        st = self.st
-        budget = FIXED_CHUNK_BYTES if st[x.SRC + x.D_FIXED] or st[x.DST + x.D_FIXED] else CHUNK_BYTES
-        stop, moved, cost, reads, walks = self._step(
+        stop, moved, fetched, cost, reads, walks = self._step(
             self._port.arrays,
-            st,
+            self.st,
             self.bytes_,
             self._fifo,
             way.lane,
             way.cb if way.open else x.REFUSED,
             way.read,
             way.write,
-            budget,
+            CHUNK_BYTES,
         )
-        latency = int(self._timing[T_MEMORY_LATENCY])
         load, pace = self._load, self.pace
-        share = load.share()
-        spent = int(cost)
-        fetched = self.take(x.X_FETCHED)
+        spent, moved = int(cost), int(moved)
+        share = load.outstanding if load.active <= 1 else load.share()
         if moved:
-            spent += pace.data_ps(int(moved), latency, share)
+            spent += pace.data_ps(moved, self._latency_ps, share)
+            self._bytes += moved
+            self.moved += moved
         if fetched:  # one beat each on the read side; their latency is hidden behind the data
-            spent += pace.path.cycles_ps(fetched)
+            spent += pace.path.cycles_ps(int(fetched))
+            self._descriptors += int(fetched)
         if reads:
-            work = int(reads) * int(self._timing[T_DESCRIPTOR_READ])
+            work = int(reads) * self._read_ps
             spent += load.walk(self._scheduler.now_ps, work, min(pace.reads, share, int(walks))) - work
         if stop in _ENDS:
-            spent += latency * sum(st[side + x.D_KIND] == x.KIND_MEMORY for side in (x.SRC, x.DST))
-        self._bytes += int(moved)
-        self._descriptors += fetched
+            spent += self._sides * self._latency_ps
         self._stop = int(stop)
-        self._event = self._scheduler.after(int(spent), self._settle)
+        scheduler = self._scheduler
+        self._event = scheduler.at(scheduler.now_ps + spent, self._settle)
 
     def _settle(self) -> None:
         """The time of the chunk has passed: tell the engine, or go on."""

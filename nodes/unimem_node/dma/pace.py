@@ -23,10 +23,13 @@ from unimem_node.smmu import SmmuSpec
 class TbuLoad:
     """One TBU: who is active, and until when each slot for walks is taken."""
 
-    __slots__ = ("_free_at", "active", "outstanding")
+    __slots__ = ("_alone", "_free_at", "_idle_from", "_slots", "active", "outstanding")
 
     def __init__(self, walk_slots: int, outstanding: int) -> None:
+        self._slots = walk_slots
         self._free_at = [0] * walk_slots
+        self._idle_from = 0  # from then on no slot is taken
+        self._alone = 0  # slots taken until then by one reservation; 0: see `_free_at`
         self.outstanding = outstanding
         self.active = 0
 
@@ -36,12 +39,21 @@ class TbuLoad:
 
     def walk(self, now_ps: int, work_ps: int, parallel: int) -> int:
         """Reserve `work_ps` of walks, `parallel` at once; returns how long it takes until all are done."""
-        free = self._free_at
-        parallel = max(1, min(parallel, len(free)))
+        slots = self._slots
+        parallel = parallel if parallel < slots else slots
         each = -(-work_ps // parallel)
+        if self._idle_from <= now_ps:  # the common case: nobody walks
+            self._idle_from = now_ps + each
+            self._alone = parallel
+            return each
+        free = self._free_at
+        if self._alone:  # spell out what the common case left
+            free[:] = [self._idle_from] * self._alone + [0] * (slots - self._alone)
+            self._alone = 0
         free.sort()
         for i in range(parallel):
             free[i] = max(now_ps, free[i]) + each
+        self._idle_from = max(self._idle_from, free[parallel - 1])
         return free[parallel - 1] - now_ps
 
 
@@ -75,9 +87,9 @@ class Pace:
     def data_ps(self, n: int, latency_ps: int, share: int) -> int:
         """Time of `n` bytes from memory to memory."""
         bursts = -(-n // self.burst_bytes)
-        in_flight = min(self.reads, self.writes, share)
+        cycles = -(-n // self.path.width_bytes)
+        if self.rate_cycles:
+            cycles = max(cycles, bursts * self.rate_cycles)
         return max(
-            self.path.data_ps(n),
-            -(-bursts * latency_ps // in_flight),
-            self.path.cycles_ps(bursts * self.rate_cycles) if self.rate_cycles else 0,
+            self.path.cycles_ps(cycles), -(-bursts * latency_ps // min(self.reads, self.writes, share))
         )

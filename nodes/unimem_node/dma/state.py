@@ -22,17 +22,15 @@ X_HALTING: Final = 8  # 1 = after that write the engine halts
 X_CONTROL: Final = 9  # control word of the descriptor
 X_LENGTH_MASK: Final = 10  # bits of a length
 X_APP: Final = 11  # five APP words of the packet that is being sent (MM2S)
-X_MOVED: Final = 16  # bytes moved; whoever reads it clears it
-X_FETCHED: Final = 17  # descriptors fetched; the same
-X_COMPLETED: Final = 18  # completions that count for the interrupt threshold; the same
-X_OPEN: Final = 19  # 1 = a packet is under way (MM2S: its SOF was sent; S2MM: its RXSOF was reported)
-X_OP: Final = 20  # OP_* of the access that was refused, or of the bad descriptor
-X_VA: Final = 21  # its address
-X_CODE: Final = 22  # why: FSR bit position, NO_MEMORY, NO_ROUTE or BLOCKED; of a bad descriptor BAD_*
-X_INFO: Final = 23  # syndrome of the walk
-SRC: Final = 24  # first column of the source, ...
-DST: Final = 36  # ... of the destination
-STATE_COLS: Final = 48
+X_COMPLETED: Final = 16  # completions that count for the interrupt threshold; whoever reads it clears it
+X_OPEN: Final = 17  # 1 = a packet is under way (MM2S: its SOF was sent; S2MM: its RXSOF was reported)
+X_OP: Final = 18  # OP_* of the access that was refused, or of the bad descriptor
+X_VA: Final = 19  # its address
+X_CODE: Final = 20  # why: FSR bit position, NO_MEMORY, NO_ROUTE or BLOCKED; of a bad descriptor BAD_*
+X_INFO: Final = 21  # syndrome of the walk
+SRC: Final = 22  # first column of the source, ...
+DST: Final = 33  # ... of the destination
+STATE_COLS: Final = 44
 
 # --- a side: columns from SRC or DST on ----------------------------------------------------------------
 D_KIND: Final = 0  # KIND_*

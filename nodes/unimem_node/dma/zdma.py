@@ -125,9 +125,9 @@ class ZdmaChannel:
         self.registers.write(offset, size, value)
 
     def _check_offset(self, offset: int, size: int) -> None:
-        self._mover.attend()
+        self._mover.attended = True
         if offset in regs.DEFINED and (size == 4 or offset + 4 in regs.DEFINED):
-            return
+            return  # the common case
         if size in (4, 8) and offset % size == 0:  # else the bus refuses it
             self._raise(regs.INV_APB)
             if self.registers.peek("ERR_CTRL"):
@@ -180,67 +180,60 @@ class ZdmaChannel:
         self._mover.go_on()
 
     def _start(self) -> None:
+        """Take a transfer, or the beginnings of the lists, from the registers; begin."""
         peek = self.registers.peek
-        control = peek("CTRL0")
-        st = self._mover.st
-        st[:] = 0
+        control, attributes, limits = peek("CTRL0"), peek("DATA_ATTR"), peek("CTRL1")
         self._ran = 0
-        st[x.X_WIDTH] = self.spec.path.width_bytes
-        self._load_starts()
-        self._set_pace(control)
+        pace, width = self._mover.pace, self.spec.path.width_bytes
+        pace.reads = limits & 0x1F or 1
+        pace.writes = limits >> 5 or 1
+        pace.burst_bytes = (min(attributes >> 14 & 0xF, attributes & 0xF) + 1) * width
+        pace.rate_cycles = peek("RATE_CNTL") if control & regs.RATE_CTRL else 0
+        row = [0] * x.STATE_COLS
+        row[x.X_WIDTH] = width
+        row[x.X_WATCH] = self._watched()
+        row[x.SRC + x.D_DSCR] = row[x.SRC + x.D_NEXT] = peek("SRC_START_LSB") | peek("SRC_START_MSB") << 32
+        row[x.DST + x.D_DSCR] = row[x.DST + x.D_NEXT] = peek("DST_START_LSB") | peek("DST_START_MSB") << 32
         if control & regs.POINT_TYPE:
-            st[x.X_LIST] = 1
-        elif not self._load_simple(control):
-            return
-        self._watch()
+            row[x.X_LIST] = 1
+            self._mover.load(row)
+        else:
+            mode = control >> 4 & 3
+            size = peek("DST_DSCR_WORD2" if mode == regs.MODE_WRITE_ONLY else "SRC_DSCR_WORD2")
+            row[x.SRC + x.D_SIZE] = row[x.DST + x.D_SIZE] = size
+            row[x.SRC + x.D_BASE] = peek("SRC_DSCR_WORD0") | peek("SRC_DSCR_WORD1") << 32
+            row[x.DST + x.D_BASE] = peek("DST_DSCR_WORD0") | peek("DST_DSCR_WORD1") << 32
+            row[x.SRC + x.D_WORD3] = peek("SRC_DSCR_WORD3")
+            row[x.DST + x.D_WORD3] = peek("DST_DSCR_WORD3")
+            row[x.SRC + x.D_FIXED] = attributes >> 26 & 3 == regs.BURST_FIXED
+            row[x.DST + x.D_FIXED] = attributes >> 12 & 3 == regs.BURST_FIXED
+            row[x.SRC + x.D_LOADED] = row[x.DST + x.D_LOADED] = 1
+            if mode == regs.MODE_WRITE_ONLY:
+                row[x.SRC + x.D_KIND] = x.KIND_PATTERN
+                words = np.array([peek("WR_ONLY_WORD", i) for i in range(4)], "<u4")
+                self._pattern[:] = words.view(np.uint8)[:width]
+            elif mode == regs.MODE_READ_ONLY:
+                row[x.DST + x.D_KIND] = x.KIND_NOTHING
+                row[x.DST + x.D_WORD3] = 0  # no destination ends, whatever its INTR says
+            self._mover.load(row)
+            if not size:
+                bad = regs.RD_DST_DSCR if mode == regs.MODE_WRITE_ONLY else regs.RD_SRC_DSCR
+                self._stop(regs.STATE_ERROR, bad)
+                return
         self._set_state(regs.STATE_BUSY)
         self._mover.start()
 
     def _load_starts(self) -> None:
-        """The lists begin at SRC_START and DST_START."""
+        """The lists go on at SRC_START and DST_START."""
+        st = self._mover.st
         for name, side in _SIDES:
             first = self.registers.peek(f"{name}_START_LSB") | self.registers.peek(f"{name}_START_MSB") << 32
-            st = self._mover.st
             st[side + x.D_DSCR] = st[side + x.D_NEXT] = first
             st[side + x.D_LOADED] = 0
 
-    def _load_simple(self, control: int) -> bool:
-        """Take the descriptors from the registers; False when the one that governs has no size."""
-        peek, st = self.registers.peek, self._mover.st
-        mode = control >> 4 & 3
-        governing = "DST" if mode == regs.MODE_WRITE_ONLY else "SRC"
-        length = peek(f"{governing}_DSCR_WORD2")
-        if length == 0:
-            self._stop(regs.STATE_ERROR, regs.RD_DST_DSCR if governing == "DST" else regs.RD_SRC_DSCR)
-            return False
-        attributes = peek("DATA_ATTR")
-        for name, side, burst in (("SRC", x.SRC, attributes >> 26 & 3), ("DST", x.DST, attributes >> 12 & 3)):
-            st[side + x.D_BASE] = peek(f"{name}_DSCR_WORD0") | peek(f"{name}_DSCR_WORD1") << 32
-            st[side + x.D_SIZE] = length
-            st[side + x.D_FIXED] = burst == regs.BURST_FIXED
-            st[side + x.D_WORD3] = peek(f"{name}_DSCR_WORD3")
-            st[side + x.D_LOADED] = 1
-        if mode == regs.MODE_WRITE_ONLY:
-            st[x.SRC + x.D_KIND] = x.KIND_PATTERN
-            words = np.array([peek("WR_ONLY_WORD", i) for i in range(4)], "<u4")
-            self._pattern[:] = words.view(np.uint8)[: len(self._pattern)]
-        elif mode == regs.MODE_READ_ONLY:
-            st[x.DST + x.D_KIND] = x.KIND_NOTHING
-            st[x.DST + x.D_WORD3] = 0  # no destination ends, whatever its INTR says
-        return True
-
-    def _set_pace(self, control: int) -> None:
-        peek, pace, width = self.registers.peek, self._mover.pace, self.spec.path.width_bytes
-        limits, attributes = peek("CTRL1"), peek("DATA_ATTR")
-        pace.reads = max(1, limits & 0x1F)
-        pace.writes = max(1, limits >> 5)
-        pace.burst_bytes = (min(attributes >> 14 & 0xF, attributes & 0xF) + 1) * width
-        pace.rate_cycles = peek("RATE_CNTL") if control & regs.RATE_CTRL else 0
-
-    def _watch(self) -> None:
-        """Have the mover return at an INTR only where that sets an ISR bit that is not set yet."""
-        isr = self.registers.peek("ISR")
-        self._mover.st[x.X_WATCH] = ~isr >> 1 & (x.WATCH_SRC | x.WATCH_DST)
+    def _watched(self) -> int:
+        """Sides of which an INTR shall be told at once: those whose ISR bit is not set yet."""
+        return ~self.registers.peek("ISR") >> 1 & (x.WATCH_SRC | x.WATCH_DST)
 
     # ---- what the mover reports
 
@@ -250,13 +243,14 @@ class ZdmaChannel:
         if stop == x.STOP_INTR:
             mover.go_on()  # first, so that a handler may stop it
             self._raise(bits)
-            self._watch()
+            mover.st[x.X_WATCH] = self._watched()
         elif stop == x.STOP_PAUSED:
             self._paused = True
             self._set_state(regs.STATE_PAUSED)
             self._raise(bits | regs.DMA_PAUSE)
         elif stop == x.STOP_DONE:
-            self._log("dma.done", None)
+            if self._record is not None:
+                self._log("dma.done", None)
             self._stop(regs.STATE_DONE, bits)
         elif stop == x.STOP_BAD:
             op = int(mover.st[x.X_OP])
@@ -280,7 +274,7 @@ class ZdmaChannel:
         """Bring TOTAL_BYTE and the account counters up to date; the ISR bits to raise."""
         take, registers = self._mover.take, self.registers
         bits = 0
-        moved = take(x.X_MOVED)
+        moved = self._mover.take_moved()
         if moved:
             self._ran += moved
             total = registers.peek("TOTAL_BYTE") + moved
@@ -303,8 +297,9 @@ class ZdmaChannel:
 
     def _stop(self, state: int, bits: int) -> None:
         """Disable the channel: STATUS, then ISR, then the line."""
-        self.registers.poke("CTRL2", 0)
-        self._set_state(state)
+        poke = self.registers.poke
+        poke("CTRL2", 0)
+        poke("STATUS", state)
         self._raise(bits | regs.DMA_DONE)
 
     def _set_state(self, state: int) -> None:
