@@ -316,6 +316,8 @@ def test_a_port_beside_the_smmu_is_coherent() -> None:
     assert soc.bus.read(pa + PAGE, 5) == bytes(5)
     assert transfer(soc, kernel.dma["acp"], pa, pa + PAGE, 5).ok
     assert soc.bus.read(pa + PAGE, 5) == b"dirty"
+    nowhere = transfer(soc, kernel.dma["acp"], 64 << 20, pa, 5)
+    assert nowhere.error == "DMADecErr"
 
 
 def buffer_descriptors(soc: Mpsoc, process: Process, va: int, pairs: list[tuple[int, int, int]]) -> None:

@@ -94,6 +94,7 @@ class Snoop:
     def step(self, compiled: Callable[..., Any]) -> Callable[..., Any]:
         """A mover's `step` as Python, its accesses through `locate` above: the same source, another name."""
         plain = getattr(compiled, "py_func", compiled)
+        assert "locate" in plain.__code__.co_names, "every access of `step` goes through `_fast.locate`"
         return FunctionType(plain.__code__, {**plain.__globals__, "locate": self.locate}, plain.__name__)
 
 
