@@ -293,7 +293,7 @@ def test_staging_is_memory_of_the_domain(node: Node) -> None:
 
 def test_an_idle_node_is_small(node: Node) -> None:
     assert node.resident_bytes() < 1 << 20
-    assert node.now_ps == 0
+    assert node.now_ps == 600_000, "six polls of the first TLB sync"
     assert node.take_frames() == []
     assert len(node.take_completions()) == 0
     node.close()
