@@ -214,6 +214,19 @@ def test_a_misaligned_access_is_a_slave_error(offset: int, size: int) -> None:
         assert caught.value.response == "SLVERR"
 
 
+def test_refused_accesses_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    port = Port(BASE)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            for offset in (2, 0x2_0000):
+                with pytest.raises(BusError):
+                    port.read(offset, 4)
+    assert [record.getMessage() for record in caplog.records] == [
+        "smmu: 4-byte read at 0xfd80_0002 is not aligned (SLVERR)",
+        "nobody answers at 0xfd82_0000 (DECERR)",
+    ]
+
+
 def test_behind_the_last_page_nobody_answers() -> None:
     with pytest.raises(BusError) as caught:
         Port(BASE).read(0x2_0000, 4)

@@ -9,6 +9,7 @@ one, which is the default, cleaning and invalidating have nothing to do.
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unimem.addresses import fmt
-from unimem_node.bus.errors import BusError
+from unimem_node.bus.errors import BusError, Response
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 #: A line of the CPU's caches (Cortex-A53, DDI0500).
 LINE_BYTES: Final = 64
+
+
+_log = logging.getLogger(__name__)
+_LOGGED_PLACES: Final = 1024  # refused accesses are logged once for each page, up to so many
 
 
 class Device(Protocol):
@@ -72,6 +77,7 @@ class Bus:
         self._bytes: PhysicalMemory | WriteBackCache = memory if cache is None else cache
         self._regions: list[Region] = []  # sorted by base
         self._bases: list[int] = []
+        self._logged: set[int] = set()
 
     def attach(self, name: str, base: int, size: int, device: Device) -> None:
         """Let `device` answer at ``[base, base + size)``; raises `ValueError` on overlap or a bad range."""
@@ -214,12 +220,19 @@ class Bus:
             region = self._regions[at]
             if address + size <= region.base + region.size:
                 return region
-        raise BusError(address, "DECERR", f"nobody answers at {fmt(address)}")
+        raise self._refusal(address, "DECERR", f"nobody answers at {fmt(address)}")
+
+    def _refusal(self, address: int, response: Response, message: str) -> BusError:
+        """The answer to an access that fails; logged once for each page."""
+        if address >> 12 not in self._logged and len(self._logged) < _LOGGED_PLACES:
+            self._logged.add(address >> 12)
+            _log.warning("%s (%s)", message, response)
+        return BusError(address, response, message)
 
     def _device_read(self, address: int, size: int) -> int:
         region = self._region(address, size)
         if address % size:
-            raise BusError(
+            raise self._refusal(
                 address, "SLVERR", f"{region.name}: {size}-byte read at {fmt(address)} is not aligned"
             )
         return region.device.read(address - region.base, size)
@@ -227,7 +240,7 @@ class Bus:
     def _device_write(self, address: int, size: int, value: int) -> None:
         region = self._region(address, size)
         if address % size:
-            raise BusError(
+            raise self._refusal(
                 address, "SLVERR", f"{region.name}: {size}-byte write at {fmt(address)} is not aligned"
             )
         region.device.write(address - region.base, size, value)
