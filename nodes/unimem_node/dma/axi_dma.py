@@ -79,7 +79,7 @@ class Channel:
         if spec.scatter_gather:
             for half in ("CURDESC", "CURDESC_MSB"):
                 registers.on_write(f"{prefix}_{half}", partial(self._fix, half))
-                registers.on_read(f"{prefix}_{half}", lambda _: self._show_current())
+                registers.on_read(f"{prefix}_{half}", lambda _: self._show_current(), refreshes=True)
             registers.on_write(f"{prefix}_TAILDESC", lambda *_: self._tail_written(starts=True))
             registers.on_write(f"{prefix}_TAILDESC_MSB", lambda *_: self._tail_written(starts=False))
         else:

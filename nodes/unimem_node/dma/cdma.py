@@ -83,7 +83,7 @@ class AxiCdma:
             registers.on_write("TAILDESC", lambda *_: self._tail_written(starts=True))
             registers.on_write("TAILDESC_MSB", lambda *_: self._tail_written(starts=False))
             for name in ("CURDESC", "CURDESC_MSB"):
-                registers.on_read(name, lambda _: self._show_current())
+                registers.on_read(name, lambda _: self._show_current(), refreshes=True)
 
     @property
     def busy(self) -> bool:

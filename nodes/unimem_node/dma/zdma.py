@@ -58,6 +58,8 @@ _ERROR_BITS = {
     x.OP_FETCH_SRC: regs.RD_SRC_DSCR,
     x.OP_FETCH_DST: regs.RD_DST_DSCR,
 }
+#: TOTAL_BYTE, IRQ_SRC_ACCT, IRQ_DST_ACCT, and the 64-bit words they are in.
+_COUNTERS = frozenset({0x188, 0x190, 0x194})
 _SIDES = (("SRC", x.SRC), ("DST", x.DST))
 
 
@@ -106,8 +108,8 @@ class ZdmaChannel:
         registers.on_write("CTRL0", lambda *_: self._control_written())
         registers.on_write("CTRL2", self._enable_written)
         for name in ("SRC_CUR_PYLD", "DST_CUR_PYLD", "SRC_CUR_DSCR", "DST_CUR_DSCR"):
-            registers.on_read(f"{name}_LSB", lambda _: self._show_progress())
-            registers.on_read(f"{name}_MSB", lambda _: self._show_progress())
+            registers.on_read(f"{name}_LSB", lambda _: self._show_progress(), refreshes=True)
+            registers.on_read(f"{name}_MSB", lambda _: self._show_progress(), refreshes=True)
 
     @property
     def busy(self) -> bool:
@@ -126,6 +128,10 @@ class ZdmaChannel:
 
     def _check_offset(self, offset: int, size: int) -> None:
         self._mover.attended = True
+        if offset in _COUNTERS:  # they count while the channel is under way
+            bits = self._count()
+            if bits:
+                self._raise(bits)
         if offset in regs.DEFINED and (size == 4 or offset + 4 in regs.DEFINED):
             return  # the common case
         if size in (4, 8) and offset % size == 0:  # else the bus refuses it
