@@ -91,11 +91,11 @@ def send_packet(st: Any, fifo: Any) -> None:
 
 @njit_inline
 def packet_left(fifo: Any) -> Any:
-    """Bytes in the FIFO up to the end of the first packet; and whether that end is in."""
-    if fifo[x.F_RECEIVED] < fifo[x.F_SENT]:
+    """Bytes the receiver sees up to the end of the first packet, and whether that end is in."""
+    if fifo[x.F_RECEIVED] < fifo[x.F_OFFERED_PACKETS]:
         row = x.F_PACKETS + (fifo[x.F_RECEIVED] % x.MAX_PACKETS) * x.PACKET_COLS
         return fifo[row] - fifo[x.F_READ], True
-    return fifo[x.F_WRITTEN] - fifo[x.F_READ], False
+    return fifo[x.F_OFFERED] - fifo[x.F_READ], False
 
 
 @njit_inline

@@ -127,11 +127,12 @@ class Channel:
             self._error(0, None)  # whose status would have been written next
         elif not control & regs.RUN:
             self._halt()
+            self.peer.stream_moved()
         self.drive_line()
 
     def _halt(self) -> None:
         self.mover.cancel()
-        self._ran += self.mover.take_moved()
+        self._account()
         self._show_current()
         self._waiting = self._following = False
         self.poke("DMASR", self.peek("DMASR") & ~bits.IDLE | regs.HALTED)
@@ -204,18 +205,25 @@ class Channel:
     def _stream_ready(self) -> bool:
         """Whether the FIFO has data, or room."""
         fifo = self.fifo
-        used = fifo[x.F_WRITTEN] - fifo[x.F_READ]
         if self.format == x.FORMAT_S2MM:
-            return bool(used)
+            return bool(fifo[x.F_OFFERED] > fifo[x.F_READ])
+        used = fifo[x.F_WRITTEN] - fifo[x.F_READ]
         packets = fifo[x.F_SENT] - fifo[x.F_RECEIVED]
         return bool(used < self.spec.fifo_bytes and packets < x.MAX_PACKETS)
+
+    def _account(self) -> None:
+        """The time of a chunk has passed: what was sent in it is there for the receiver."""
+        self._ran += self.mover.take_moved()
+        if self.format == x.FORMAT_MM2S:
+            self.fifo[x.F_OFFERED] = self.fifo[x.F_WRITTEN]
+            self.fifo[x.F_OFFERED_PACKETS] = self.fifo[x.F_SENT]
 
     # ---- what the mover reports
 
     def stopped(self, mover: Mover, stop: int) -> None:
         """Bytes and descriptors' status are in memory; status first, then the interrupt."""
         st = mover.st
-        self._ran += mover.take_moved()
+        self._account()
         if stop in (x.STOP_BUDGET, x.STOP_INTR):
             mover.go_on()
             self._completed()
@@ -253,7 +261,8 @@ class Channel:
 
     def refused(self, mover: Mover, refusal: Refusal) -> None:
         """An access got a bus error: the channel halts."""
-        self._ran += mover.take_moved()
+        self._account()
+        self.peer.stream_moved()
         slave = refusal.response == "SLVERR" and self.spec.abort_response == "SLVERR"
         if refusal.op not in (x.OP_READ, x.OP_WRITE):
             self._error(bits.SG_SLV_ERR if slave else bits.SG_DEC_ERR, refusal.describe())
@@ -302,7 +311,7 @@ class Channel:
     def _show_current(self) -> None:
         if self._following:
             current = int(self.mover.st[x.SRC + x.D_DSCR])
-            self.poke("CURDESC", current & 0xFFFF_FFFF)
+            self.poke("CURDESC", current & 0xFFFF_FFC0)
             self.poke("CURDESC_MSB", current >> 32)
 
     def _log(self, kind: str, reason: str | None) -> None:

@@ -287,7 +287,7 @@ class AxiCdma:
     def _show_current(self) -> None:
         if self._following or self.registers.peek("CDMASR") & regs.ERRORS:
             current = int(self._mover.st[x.SRC + x.D_DSCR])
-            self.registers.poke("CURDESC", current & 0xFFFF_FFFF)
+            self.registers.poke("CURDESC", current & 0xFFFF_FFC0)
             self.registers.poke("CURDESC_MSB", current >> 32)
 
     def _log(self, kind: str, reason: str | None) -> None:
