@@ -389,6 +389,10 @@ class AxiDma:
         self._attend()
         self.registers.write(offset, size, value)
 
+    def inspect(self, offset: int, size: int) -> int:
+        """Read a register as a debugger does: without effects."""
+        return self.registers.inspect(offset, size)
+
     def _attend(self) -> None:
         for channel in self.channels:
             channel.mover.attended = True

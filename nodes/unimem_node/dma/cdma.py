@@ -100,6 +100,10 @@ class AxiCdma:
         self._mover.attended = True
         self.registers.write(offset, size, value)
 
+    def inspect(self, offset: int, size: int) -> int:
+        """Read a register as a debugger does: without effects."""
+        return self.registers.inspect(offset, size)
+
     # ---- what software writes
 
     def _control_written(self, _index: int, old: int, written: int) -> None:

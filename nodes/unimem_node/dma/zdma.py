@@ -126,6 +126,10 @@ class ZdmaChannel:
         self._check_offset(offset, size)
         self.registers.write(offset, size, value)
 
+    def inspect(self, offset: int, size: int) -> int:
+        """Read a register as a debugger does: without effects."""
+        return self.registers.inspect(offset, size)
+
     def _check_offset(self, offset: int, size: int) -> None:
         self._mover.attended = True
         if offset in _COUNTERS:  # they count while the channel is under way
