@@ -15,8 +15,9 @@ from typing import Final
 from unimem_node.bus import Bus
 from unimem_node.bus.interrupts import InterruptController
 from unimem_node.kernel.asids import Asids
+from unimem_node.kernel.axi_dma_driver import AxiDmaDriver
 from unimem_node.kernel.board import Board
-from unimem_node.kernel.dma_drivers import CdmaDriver, ZdmaDriver
+from unimem_node.kernel.dma_drivers import CdmaDriver, Driver, ZdmaDriver
 from unimem_node.kernel.faults import FaultReport
 from unimem_node.kernel.frames import FrameAllocator
 from unimem_node.kernel.processes import Process
@@ -67,17 +68,20 @@ class Kernel:
             clean_tables=clean_tables,
         )
         self.smmu.reset(strict=strict)
-        self.dma: dict[str, ZdmaDriver | CdmaDriver] = {}
+        self.dma: dict[str, Driver] = {}
         for node in board.zdma:
             self.dma[node.name] = ZdmaDriver(bus, node)
         for node in board.cdma:
             self.dma[node.name] = CdmaDriver(bus, node)
+        for node in board.axi_dma:
+            self.dma[node.name] = AxiDmaDriver(bus, node)
         self.rdma: RdmaDriver | None = None
         self.regions = Regions(self.frames, range(0))
         self._handlers: dict[int, list[Callable[[], None]]] = {board.smmu.spi: [self.smmu.interrupt]}
         for driver in self.dma.values():
             driver.reset()
-            self._handlers.setdefault(driver.node.spi, []).append(driver.interrupt)
+            for spi in driver.node.spis:
+                self._handlers.setdefault(spi, []).append(driver.interrupt)
         if board.ni is not None:
             self.rdma = RdmaDriver(bus, board.ni, self.smmu, self.find)
             self.rdma.reset()

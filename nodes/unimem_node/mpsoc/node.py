@@ -64,6 +64,18 @@ def board_of(soc: Mpsoc) -> Board:
             )
             for engine in soc.pl.values()
         ),
+        axi_dma=tuple(
+            DmaNode(
+                dma.spec.name,
+                dma.spec.base,
+                dma.spec.spi,
+                dma.spec.stream_id,
+                (1 << dma.spec.length_bits) - 1,
+                dma.spec.spi_s2mm,
+            )
+            for dma in soc.axi_dma.values()
+            if dma.spec.scatter_gather  # the kernel has no driver for direct register builds
+        ),
         ni=ni,
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from unimem_node.kernel.board import AXI_ID_MASK
-from unimem_node.kernel.dma_drivers import CdmaDriver, DmaRequest, ZdmaDriver
+from unimem_node.kernel.dma_drivers import DmaRequest, Driver, ZdmaDriver
 from unimem_node.kernel.faults import FaultReport
 from unimem_node.kernel.kernel import Kernel
 from unimem_node.mpsoc.soc import Mpsoc
@@ -96,9 +96,7 @@ class Run:
         )
 
 
-def transfer(
-    soc: Mpsoc, driver: ZdmaDriver | CdmaDriver, source: int, destination: int, length: int = LENGTH
-) -> DmaRequest:
+def transfer(soc: Mpsoc, driver: Driver, source: int, destination: int, length: int = LENGTH) -> DmaRequest:
     """Copy, and let time pass until it is done."""
     request = driver.submit(source, destination, length)
     soc.run()
@@ -112,7 +110,7 @@ def outcome_of(request: DmaRequest, equal: bool) -> str:
     return f"{request.moved} bytes, {'data equal' if equal else 'DATA DIFFERS'}"
 
 
-def stream_of(driver: ZdmaDriver | CdmaDriver) -> int:
+def stream_of(driver: Driver) -> int:
     """Return the stream ID of an engine; raises `ValueError` for one that does not pass the SMMU."""
     stream = driver.node.stream_id
     if stream is None:
@@ -126,7 +124,7 @@ def idle_engines(kernel: Kernel, count: int) -> list[ZdmaDriver]:
     return [driver for driver in found if isinstance(driver, ZdmaDriver)]
 
 
-def pl_engine(kernel: Kernel) -> ZdmaDriver | CdmaDriver:
+def pl_engine(kernel: Kernel) -> Driver:
     """Return the first engine in the PL that is behind the SMMU; raises `ValueError` when there is none."""
     for node in kernel.board.cdma:
         if node.stream_id is not None:

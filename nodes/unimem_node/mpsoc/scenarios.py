@@ -15,7 +15,7 @@ from unimem.addresses import fmt
 from unimem_node.kernel import smmu_registers as reg
 from unimem_node.kernel.board import AXI_ID_MASK
 from unimem_node.kernel.context_bank import NoContextBank, NoStreamMatch, SmmuError
-from unimem_node.kernel.dma_drivers import CdmaDriver, ZdmaDriver
+from unimem_node.kernel.dma_drivers import Driver
 from unimem_node.kernel.frames import PAGE
 from unimem_node.kernel.kernel import Kernel
 from unimem_node.kernel.processes import READ, Process
@@ -274,9 +274,7 @@ def _all(scenarios: Iterable[Scenario], soc: Mpsoc, kernel: Kernel) -> list[Scen
     return [run(soc, kernel) for run in scenarios if kernel.board.zdma or run not in _OF_THE_PS]
 
 
-def _static(
-    scenario: str, title: str, soc: Mpsoc, kernel: Kernel, driver: ZdmaDriver | CdmaDriver
-) -> ScenarioRow:
+def _static(scenario: str, title: str, soc: Mpsoc, kernel: Kernel, driver: Driver) -> ScenarioRow:
     """Copy between addresses that were mapped for the engine's stream beforehand."""
     stream = stream_of(driver)
     size = -(-LENGTH // PAGE) * PAGE

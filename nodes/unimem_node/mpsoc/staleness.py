@@ -25,7 +25,7 @@ from typing import Final
 
 from unimem.addresses import fmt
 from unimem_node.kernel import smmu_registers as reg
-from unimem_node.kernel.dma_drivers import CdmaDriver, DmaRequest, ZdmaDriver
+from unimem_node.kernel.dma_drivers import DmaRequest, Driver
 from unimem_node.kernel.frames import PAGE
 from unimem_node.kernel.kernel import Kernel
 from unimem_node.kernel.processes import Process
@@ -60,7 +60,7 @@ class _Stage:
 
     soc: Mpsoc
     kernel: Kernel
-    driver: ZdmaDriver | CdmaDriver
+    driver: Driver
     process: Process
     bank: int
     source: int
@@ -103,7 +103,7 @@ class _Stage:
 
 
 @contextmanager
-def _stage(soc: Mpsoc, kernel: Kernel, driver: ZdmaDriver | CdmaDriver | None = None) -> Iterator[_Stage]:
+def _stage(soc: Mpsoc, kernel: Kernel, driver: Driver | None = None) -> Iterator[_Stage]:
     driver = driver or pl_engine(kernel)
     process = kernel.spawn()
     try:
@@ -252,7 +252,7 @@ def e3b_buffer_not_cleaned(soc: Mpsoc, kernel: Kernel) -> ScenarioRow:
         )
 
 
-def past_the_cache(soc: Mpsoc, kernel: Kernel) -> ZdmaDriver | CdmaDriver:
+def past_the_cache(soc: Mpsoc, kernel: Kernel) -> Driver:
     """Return an engine whose TBU does not drain into the interconnect; raises `ValueError`."""
     for driver in kernel.dma.values():
         stream = driver.node.stream_id
