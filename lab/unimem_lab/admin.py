@@ -6,20 +6,55 @@ and each node directly, or through the coordinator's relay where this machine ca
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import grpc
 
 from unimem.cluster import NodeInfo, RegionInfo, node_info, region_info
-from unimem.errors import TransportError
+from unimem.errors import TransportError, UsageError
 from unimem.v1 import coordinator_pb2 as pb
 from unimem.v1 import node_pb2
 from unimem.v1.coordinator_pb2_grpc import CoordinatorServiceStub
-from unimem.v1.node_pb2_grpc import NodeServiceStub
+from unimem.v1.node_pb2_grpc import BusServiceStub, NodeServiceStub
 
 #: Seconds a node gets to answer directly before the relay is asked.
 _DIRECT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A way to a node's services; `how` is direct or relayed, `status` what the node said first."""
+
+    node: NodeInfo
+    how: str
+    status: node_pb2.GetStatusResponse
+    _bus: Any
+    _metadata: tuple[tuple[str, str], ...]
+    _timeout: float
+
+    def bus(self, method: str, request: Any) -> Any:
+        """Call a unary method of `BusService`. Raises `UsageError` when refused, `TransportError` else."""
+        try:
+            return getattr(self._bus, method)(request, timeout=self._timeout, metadata=self._metadata)
+        except grpc.RpcError as error:
+            if isinstance(error, grpc.Call) and error.code() in _REFUSALS:
+                raise UsageError(_words(error), op="regs", node=self.node.name) from None
+            raise TransportError(
+                f"node {self.node.name} does not answer: {_words(error)}", op="regs", node=self.node.name
+            ) from None
+
+
+#: Codes of answers that say no to what was asked.
+_REFUSALS = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.FAILED_PRECONDITION,
+)
 
 
 class Admin:
@@ -53,29 +88,62 @@ class Admin:
         found = self._call(self._coordinator.ListNodes, pb.ListNodesRequest()).nodes
         return [node_info(node) for node in found]
 
+    def node(self, name: str) -> NodeInfo:
+        """The node of that name; raises `UsageError` naming those there are."""
+        nodes = self.nodes()
+        for node in nodes:
+            if node.name == name:
+                return node
+        known = ", ".join(node.name for node in nodes) or "none has joined yet"
+        raise UsageError(f"no node is called {name!r}; known: {known}", op="node")
+
     def regions(self) -> list[RegionInfo]:
         """All regions, by address."""
         found = self._call(self._coordinator.ListRegions, pb.ListRegionsRequest()).regions
         return sorted((region_info(region) for region in found), key=lambda region: region.gva)
 
+    @contextmanager
+    def reach(self, node: NodeInfo) -> Iterator[Link]:
+        """A way to `node`: direct, else through the coordinator; `TransportError` when there is none."""
+        with grpc.insecure_channel(node.address) as channel:
+            status = self._status(channel, (), _DIRECT)
+            if status is not None and status.node.name == node.name:  # and not a stranger at that address
+                yield Link(node, "direct", status, _bus(channel), (), self._timeout)
+                return
+        metadata = (("unimem-node", node.name),)
+        status = self._status(self._channel, metadata, self._timeout)
+        if status is None:
+            raise TransportError(
+                f"node {node.name} at {node.address} is {node.state} and cannot be reached, "
+                "neither directly nor through the coordinator",
+                op="reach",
+                node=node.name,
+            )
+        yield Link(node, "relayed", status, _bus(self._channel), metadata, self._timeout)
+
     def node_status(self, node: NodeInfo) -> tuple[node_pb2.GetStatusResponse | None, str]:
         """(what the node says, how it was reached: direct, relayed or unreachable)."""
         try:
-            with grpc.insecure_channel(node.address) as channel:
-                stub: Any = NodeServiceStub(channel)  # type: ignore[no-untyped-call]
-                reply = stub.GetStatus(node_pb2.GetStatusRequest(), timeout=_DIRECT)
-                if reply.node.name == node.name:  # and not a stranger at the same address
-                    return reply, "direct"
-        except grpc.RpcError:
-            pass
-        try:
-            relay: Any = NodeServiceStub(self._channel)  # type: ignore[no-untyped-call]
-            metadata = (("unimem-node", node.name),)
-            return relay.GetStatus(
-                node_pb2.GetStatusRequest(), timeout=self._timeout, metadata=metadata
-            ), "relayed"
-        except grpc.RpcError:
+            with self.reach(node) as link:
+                return link.status, link.how
+        except TransportError:
             return None, "unreachable"
+
+    def _status(
+        self, channel: grpc.Channel, metadata: tuple[tuple[str, str], ...], timeout: float
+    ) -> node_pb2.GetStatusResponse | None:
+        stub: Any = NodeServiceStub(channel)  # type: ignore[no-untyped-call]
+        try:
+            status: node_pb2.GetStatusResponse = stub.GetStatus(
+                node_pb2.GetStatusRequest(), timeout=timeout, metadata=metadata
+            )
+        except grpc.RpcError:
+            return None
+        return status
+
+
+def _bus(channel: grpc.Channel) -> Any:
+    return BusServiceStub(channel)  # type: ignore[no-untyped-call]
 
 
 def _words(error: grpc.RpcError) -> str:

@@ -142,6 +142,41 @@ def status(on: On = LOCAL, json: Json = False) -> int:
 
 
 @app.command()
+def regs(
+    node: Annotated[str, typer.Argument(help="Whose.")],
+    block: Annotated[
+        str,
+        typer.Argument(
+            help="smmu, smmu/cb0, smmu/smr, fpd0, smmu:CB_FSR, smmu:'TLB*'; by default what there is."
+        ),
+    ] = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also registers that are as out of reset.")
+    ] = False,
+    on: On = LOCAL,
+    json: Json = False,
+) -> int:
+    """Look at a node's live registers, field by field; nothing is changed by it."""
+    from unimem_lab.cli.regs import show_blocks, show_registers  # noqa: PLC0415
+
+    return show_registers(on, node, block, everything=everything) if block else show_blocks(on, node)
+
+
+@app.command()
+def stream(
+    number: Annotated[str, typer.Argument(help="A stream ID: 0x0203, 515. By default all are listed.")] = "",
+    port: Annotated[str, typer.Option(help="Instead: the stream of a master on this PL port ...")] = "",
+    axi_id: Annotated[int, typer.Option(min=0, help="... that drives this AXI ID.")] = 0,
+    platform: Platform = "zynqmp",
+    json: Json = False,
+) -> int:
+    """Whose stream is that, and which stream is this master's? 1 when nobody presents it."""
+    from unimem_lab.cli.regs import show_stream  # noqa: PLC0415
+
+    return show_stream(platform, number, port, axi_id)
+
+
+@app.command()
 def alloc(
     length: Annotated[str, typer.Argument(help="Bytes: 4096, 0x1000, 64K, 1M, 2G.")],
     node: Annotated[str, typer.Option(help="Where; by default the home node.")] = "",

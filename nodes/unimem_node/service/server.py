@@ -18,6 +18,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from unimem.v1 import coordinator_pb2, node_pb2
+from unimem_node.mpsoc.platform import PlatformError
+from unimem_node.mpsoc.platform import load as load_platform
 from unimem_node.service.bus_service import BusService
 from unimem_node.service.config import NodeSettings, split_address
 from unimem_node.service.dma_service import DmaService
@@ -82,6 +84,7 @@ class NodeServer:
 
     async def _start(self) -> None:
         settings = self.settings
+        _check_chip(settings)
         # No SO_REUSEPORT: two nodes would share a port, and each would get half of the other's calls.
         server = self._server = grpc.aio.server(options=[*_SERVER_OPTIONS, ("grpc.so_reuseport", 0)])
         self.port = bind(server, settings.listen)
@@ -185,6 +188,14 @@ _SERVER_OPTIONS: Final[list[tuple[str, Any]]] = [
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
 ]
+
+
+def _check_chip(settings: NodeSettings) -> None:
+    """Refuse a platform or a memory size that cannot be, before anybody has heard of the node."""
+    try:
+        load_platform(settings.platform).memory.banks(settings.memory_bytes)
+    except PlatformError as error:
+        raise StartError(f"--platform {settings.platform}: {error}") from None
 
 
 def bind(server: grpc.aio.Server, listen: str) -> int:
