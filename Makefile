@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 NODES  ?= 4
 CHIP_TESTS := tests/conformance $(addprefix tests/nodes/test_,$(addsuffix .py,\
 	axi_dma bare_metal cdma descriptors dma_drivers dma_fast registers smmu smmu_faults smmu_registers \
-	smmu_scenarios smmu_streams soc tables tlb tlb_model walker walker_properties zdma))
+	smmu_scenarios smmu_streams soc tables tlb tlb_model walk_cache walker walker_properties zdma))
 
 .PHONY: help demo test lint format bench compliance coverage proto proto-check clean
 .DEFAULT_GOAL := help

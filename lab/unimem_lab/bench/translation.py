@@ -63,6 +63,8 @@ def patterns() -> dict[str, np.ndarray]:
 def _invalidate(soc: Mpsoc) -> None:
     soc.bus.write32(_BANK0 + 0x618, 0)  # TLBIALL
     soc.bus.write32(_BANK0 + 0x7F0, 0)  # TLBSYNC
+    while soc.bus.read32(_BANK0 + 0x7F4) & 1:  # TLBSTATUS
+        pass
 
 
 def _run(

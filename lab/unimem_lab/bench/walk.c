@@ -138,7 +138,7 @@ static inline result walk(const node *n, const i64 *regime, i64 address, i64 con
         (level == 1 && granule != 12))
         return (result){TF, level, 0, 0, 0, 0};
     i64 attrs = (descriptor & 0xFFC) | A_LEAF | ((descriptor >> 52) & 7) * A_CONTIGUOUS |
-                ((descriptor >> 51) & 1) * A_DBM | level << A_LEVEL_SHIFT | 0xFFLL << A_MAY2_SHIFT |
+                level << A_LEVEL_SHIFT | 0xFFLL << A_MAY2_SHIFT |
                 0xFLL << A_MEMATTR_SHIFT;
     attrs |= (inherited & 1) * A_PXN | ((inherited >> 1) & 1) * A_UXN | ((inherited >> 3) & 1) * A_READ_ONLY |
              ((inherited >> 4) & 1) * A_NS;

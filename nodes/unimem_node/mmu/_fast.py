@@ -24,7 +24,6 @@ from unimem_node.mmu.regime import (
     A_AF,
     A_ATTR_SHIFT,
     A_CONTIGUOUS,
-    A_DBM,
     A_LEAF,
     A_LEVEL2_SHIFT,
     A_LEVEL_SHIFT,
@@ -115,20 +114,25 @@ def enlarged(descriptor: Any, pa: Any, address: Any, shift: int, granule: int, l
     return shift + more
 
 
-@njit_inline
-def may_by_stage_1(attrs: Any, wxn: int) -> Any:
+def may_by_stage_1(user: int, read_only: int, pxn: int, uxn: int, wxn: int) -> int:
     """Eight bits: bit n set = stage 1 allows an access with ACCESS_* bits n (Arm ARM, D8.4).
 
     Privileged: read always, write when AP[2] = 0. Unprivileged: read when AP[1] = 1, write when AP[2] = 0
     too. Execute: XN of the privilege; with WXN nothing that the privilege may write; privileged never what is
     writable unprivileged.
     """
-    user = (attrs >> 6) & 1  # A_USER; by shifts, since a division of signed integers is none
-    write = 1 - ((attrs >> 7) & 1)
+    write = 1 - read_only
     user_write = user & write
-    user_execute = (1 - ((attrs >> 14) & 1)) & (1 - (wxn & user_write))
-    execute = (1 - ((attrs >> 13) & 1)) & (1 - (wxn & write)) & (1 - user_write)
+    user_execute = (1 - uxn) & (1 - (wxn & user_write))
+    execute = (1 - pxn) & (1 - (wxn & write)) & (1 - user_write)
     return user | user_write << 1 | 4 | write << 3 | user_execute * 0x30 | execute * 0xC0
+
+
+#: `may_by_stage_1` by AP[2:1], then PXN and UXN, then WXN: one load instead of thirty instructions a walk.
+_MAY = np.array(
+    [may_by_stage_1(i & 1, i >> 1 & 1, i >> 2 & 1, i >> 3 & 1, i >> 4) << A_MAY_SHIFT for i in range(32)],
+    np.int64,
+)
 
 
 @njit_inline
@@ -170,12 +174,12 @@ def end_stage1(
         return TF, level, 0, 0, 0  # no block of this size
 
     attrs = (descriptor & 0xFFC) | A_LEAF | ((descriptor >> 52) & 7) * A_CONTIGUOUS
-    attrs |= ((descriptor >> 51) & 1) * A_DBM | (level << A_LEVEL_SHIFT) | NO_STAGE_2
+    attrs |= (level << A_LEVEL_SHIFT) | NO_STAGE_2
     if inherited & 0x1F:
         attrs |= (inherited & 1) * A_PXN | ((inherited >> 1) & 1) * A_UXN
         attrs = (attrs & ~(((inherited >> 2) & 1) * A_USER)) | ((inherited >> 3) & 1) * A_READ_ONLY
         attrs |= ((inherited >> 4) & 1) * A_NS
-    attrs |= may_by_stage_1(attrs, row[R_WXN]) << A_MAY_SHIFT
+    attrs |= _MAY[((attrs >> 6) & 3) | ((attrs >> 11) & 0xC) | row[R_WXN] << 4]  # A_USER, A_READ_ONLY, XN
     attrs |= ((row[R_MAIR] >> (8 * ((attrs >> A_ATTR_SHIFT) & 7))) & 0xFF) << A_TYPE_SHIFT
     if attrs & A_AF == 0 and row[R_AF_ENABLED] != 0:
         return AFF, level, 0, shift, attrs
@@ -190,17 +194,18 @@ def end_stage1(
 def walk_stage1(
     mem64: Any, geometry: Any, row: Any, va: int, fetched: Any, rows: Any, state: Any, at: int, context: int
 ) -> Any:
-    """Walk stage 1 for `va`; returns (code, syndrome, pa_base, shift, attrs), all int64.
+    """Walk stage 1 for `va`; returns (code, syndrome, pa_base, shift, attrs, reads), all int64.
 
     code 0, or the FSR bit of the fault; the syndrome is the level where the walk ended; `pa_base` the output
     address of the page, block or contiguous group of ``1 << shift`` bytes; `attrs` its `A_*` bits. At an
     access flag or address size fault of a leaf the attributes are returned too: see `settle`. `va` is int64
-    (uint64 works as well); `fetched` (10,) counts (F_*). `rows`, `state`, `at`: the cache of walks.
+    (uint64 works as well); `fetched` (10,) counts (F_*), `reads` the descriptors of
+    this walk. `rows`, `state`, `at`: the cache of walks.
     """
     address: Any = np.int64(va)
     code, bits, granule, level, shift, table = begin_stage1(row, address)
     if code != OK:
-        return code, 0, 0, 0, 0
+        return code, 0, 0, 0, 0, 0
     stride = granule - 3
     index_mask = (1 << (bits - shift)) - 1
     ips = row[R_IPS_BITS]
@@ -225,13 +230,15 @@ def walk_stage1(
     descriptor: Any = np.int64(0)
     base = size = place = 0  # the bank the last table was in; most walks stay in one
 
+    reads = 0
     while True:
         fetched[np.uint64(level)] += 1
+        reads += 1
         entry = table + (((address >> shift) & index_mask) << 3)
         if entry < base or entry - base >= size:
             base, size, place = bank_of(geometry, entry)
             if size == 0:
-                return EF, level, 0, 0, 0
+                return EF, level, 0, 0, 0, reads
         descriptor = np.int64(mem64[np.uint64((entry - base + place) >> 3)])
         if row[R_BIG_ENDIAN] != 0:
             descriptor = byte_swapped(descriptor)
@@ -239,14 +246,17 @@ def walk_stage1(
             break
         table = descriptor & next_mask
         if table >> ips != 0:
-            return ASF, level, 0, 0, 0
+            return ASF, level, 0, 0, 0, reads
         inherited |= (descriptor >> 59) & 0x1F
         if uses and level >= 1:
             cache.fill(rows, state, at, cache.KIND_TABLE_1, address, shift, context, table, inherited)
         level += 1
         shift -= stride
         index_mask = (1 << stride) - 1
-    return end_stage1(row, descriptor, inherited, address, level, shift, granule, bits)
+    code, level, pa, shift, attrs = end_stage1(
+        row, descriptor, inherited, address, level, shift, granule, bits
+    )
+    return code, level, pa, shift, attrs, reads
 
 
 @njit_inline
@@ -286,5 +296,5 @@ def _walk(mem64: Any, geometry: Any, row: Any, va: int, fetched: Any, rows: Any,
 
 def walk(mem64: Any, geometry: Any, row: Any, va: int, fetched: Any) -> Result:
     """Walk stage 1 without caches; see `walk_stage1`. For diagnosis and tests: a call from Python."""
-    result: Result = _walk(mem64, geometry, row, va, fetched, _NO_ROWS, _NO_STATE)
-    return result
+    code, level, pa, shift, attrs, _ = _walk(mem64, geometry, row, va, fetched, _NO_ROWS, _NO_STATE)
+    return code, level, pa, shift, attrs

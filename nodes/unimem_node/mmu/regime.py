@@ -92,7 +92,6 @@ A_NOT_GLOBAL: Final = 1 << 11  # nG: tag with the ASID
 A_CONTIGUOUS: Final = 1 << 12
 A_PXN: Final = 1 << 13
 A_UXN: Final = 1 << 14
-A_DBM: Final = 1 << 15  # stored, without effect: the MMU-500 updates no flags
 A_LEVEL_SHIFT: Final = 16  # level of the stage-1 leaf, 2 bits
 A_LEVEL2_SHIFT: Final = 18  # level of the stage-2 leaf, 2 bits
 A_MAY_SHIFT: Final = 20  # stage 1: bit n set = an access with ACCESS_* bits n is allowed; 8 bits

@@ -266,17 +266,18 @@ def _refill(arrays: Any, lane: int, cb: int, va: int, write: int) -> Any:
             tlb[state[M_IPAS] + micro, 0] = tlb[state[M_IPAS] + row, 0]
         return OK, 0, micro, attrs, cost
     counters[lane, C_WALKS + write] += 1
-    before = descriptor_reads(counters, lane)
     ipa = 0
     if staged:
+        before = descriptor_reads(counters, lane)
         code, syndrome, pa, shift, attrs, ipa = _walk_two_stages(arrays, lane, cb, va)
+        reads = descriptor_reads(counters, lane) - before
     else:
         fetched = counters[lane, C_READS : C_READS + FETCHED]
-        code, syndrome, pa, shift, attrs = walk_stage1(
+        code, syndrome, pa, shift, attrs, reads = walk_stage1(
             arrays.mem64, arrays.geometry, arrays.regimes[cb], upper_half(va), fetched, tlb, state, M_WALKS,
             context,
         )  # fmt: skip
-    cost += (descriptor_reads(counters, lane) - before) * arrays.timing[T_DESCRIPTOR_READ]
+    cost += reads * arrays.timing[T_DESCRIPTOR_READ]
     if code != OK:
         return code, syndrome, 0, attrs, cost
     kind = shift if attrs & A_NOT_GLOBAL else shift | CLASS_GLOBAL

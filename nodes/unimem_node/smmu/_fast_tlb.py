@@ -10,7 +10,16 @@ from __future__ import annotations
 from typing import Any, Final
 
 from unimem_node._jit import njit
-from unimem_node.mmu._fast_cache import H_FIRST, H_SET_MASK, H_WAYS, KIND, KIND_IPA, KIND_TABLE_1, SIZE
+from unimem_node.mmu._fast_cache import (
+    H_FIRST,
+    H_POINTERS,
+    H_SET_MASK,
+    H_WAYS,
+    KIND,
+    KIND_IPA,
+    KIND_TABLE_1,
+    SIZE,
+)
 from unimem_node.mmu.regime import A_SHIFT2_SHIFT
 from unimem_node.smmu._fast import CODE_MASK, add_class, bucket_of
 from unimem_node.smmu.arrays import (
@@ -107,26 +116,34 @@ def _rebuild_macro(tlb: Any, state: Any, scratch: Any) -> None:
 def _clear_walks(
     tlb: Any, state: Any, reach: int, mask: int, value: int, by_address: bool, address: int
 ) -> Any:
-    """Remove what matches from the walk and IPA cache; the number of rows."""
-    first = state[M_WALKS + H_FIRST]
+    """Remove what matches from the walk and IPA cache; the number of rows. A set left empty starts anew."""
+    header = M_WALKS
+    ways = state[header + H_WAYS]
     removed = 0
-    for row in range(first, first + state[M_WALKS + H_WAYS] * (state[M_WALKS + H_SET_MASK] + 1)):
-        tag = tlb[row, T_PAGE]
-        if tag == 0:
-            continue
-        kind = tag & KIND
-        shift = tag & SIZE
-        if kind == KIND_IPA:
-            wanted = IPAS
-            shift = (tlb[row, T_ATTRS] >> A_SHIFT2_SHIFT) & 0x3F  # all that the leaf covers goes with it
-        else:
-            wanted = TABLES_1 if kind == KIND_TABLE_1 else TABLES_2
-        if reach & wanted == 0 or (tlb[row, T_CONTEXT] ^ value) & mask:
-            continue
-        if by_address and ((tag ^ address) >> shift) & ((1 << (INPUT_BITS - shift)) - 1):
-            continue
-        tlb[row, T_PAGE] = 0
-        removed += 1
+    for index in range(state[header + H_SET_MASK] + 1 if ways else 0):
+        first = state[header + H_FIRST] + index * ways
+        left = 0
+        for row in range(first, first + ways):
+            tag = tlb[row, T_PAGE]
+            if tag == 0:
+                continue
+            kind = tag & KIND
+            shift = tag & SIZE
+            if kind == KIND_IPA:
+                wanted = IPAS
+                shift = (tlb[row, T_ATTRS] >> A_SHIFT2_SHIFT) & 0x3F  # all that the leaf covers goes with it
+            else:
+                wanted = TABLES_1 if kind == KIND_TABLE_1 else TABLES_2
+            matches = reach & wanted != 0 and (tlb[row, T_CONTEXT] ^ value) & mask == 0
+            if by_address and ((tag ^ address) >> shift) & ((1 << (INPUT_BITS - shift)) - 1):
+                matches = False
+            if matches:
+                tlb[row, T_PAGE] = 0
+                removed += 1
+            else:
+                left += 1
+        if left == 0:
+            state[state[header + H_POINTERS] + index] = 0
     return removed
 
 
