@@ -213,6 +213,13 @@ async def test_what_cannot_start_says_why_and_exits_with_its_own_code(machine: M
     async with await start_node("n7", machine.coordinator, "--listen", taken) as node:
         assert await node.end(None, within_s=60) == 3
         assert f"port {taken.rpartition(':')[2]}" in "".join(node.log)
+    async with await start_node("n7", machine.coordinator, "--platform", "zynq7") as node:
+        assert await node.end(None, within_s=60) == 3
+        assert "no platform 'zynq7'; there are stratix10, versal, zynqmp" in "".join(node.log)
+        assert "Traceback" not in "".join(node.log)
+    async with await start_node("n7", machine.coordinator, "--memory-bytes", "35GiB") as node:
+        assert await node.end(None, within_s=60) == 3
+        assert "from 4096 to" in "".join(node.log)
     nobody = f"127.0.0.1:{free_port()}"
     async with await start_node("n7", nobody, "--coordinator-timeout-s", "0.5") as node:
         assert await node.end(None, within_s=60) == 4
