@@ -5,8 +5,8 @@ its interrupt state. The yardstick is NumPy's copy between the same places in DR
 2 × 256 pages by `translate_many`, from the same state of the TLBs (empty).
 
 ``zdma_1MiB``: simple mode, each transfer from and to another MiB, as data that a device moves is not in the
-processor's cache; ``..._in_cache``: always the same two MiB, where the copy is so fast that the channel's events
-show; ``zdma_sg_256x4KiB``: those by 256 descriptors of 4 KiB on either side.
+processor's cache; ``..._in_cache``: always the same two MiB, where the copy is so fast that the channel's
+events show; ``zdma_sg_256x4KiB``: those by 256 descriptors of 4 KiB on either side.
 """
 
 from __future__ import annotations
@@ -96,15 +96,15 @@ class _Bench:
         """Both in turn, each at a place of its own unless there is but one; medians."""
         ours: list[float] = []
         yardstick: list[float] = []
-        for place in range(2 * rounds):
-            self.aim(place % places)
+        for n in range(2 * rounds):
+            self.aim(n % places)
             self.cold()
-            work, seconds = (self.plain, yardstick) if place % 2 else (self.transfer, ours)
+            work, seconds = (self.transfer, ours) if n % 2 else (self.plain, yardstick)
             seconds.append(_seconds(work))
             if work == self.transfer and self.soc.bus.read32(_CHANNEL + _ISR) != _DONE:
                 raise AssertionError(f"{name}: the transfer was refused")
-            if place < places and not np.array_equal(self.source, self.destination):
-                raise AssertionError(f"{name}: the bytes did not arrive")
+        if not np.array_equal(self.source, self.destination):
+            raise AssertionError(f"{name}: the bytes did not arrive")
         return Figure(
             name,
             BYTES / statistics.median(ours),

@@ -177,15 +177,16 @@ class Channel:
     def _prepare(self) -> None:
         """A clean state row, with what the control register says."""
         self._ran = 0
-        row = [0] * x.STATE_COLS
-        row[x.X_FORMAT] = self.format
-        row[x.X_LIST] = self.spec.scatter_gather
-        row[x.X_WIDTH] = self.spec.path.width_bytes
-        row[x.X_LENGTH_MASK] = (1 << self.spec.length_bits) - 1
-        row[x.X_CYCLIC] = bool(self.peek("DMACR") & regs.CYCLIC)
-        stream = x.DST if self.side == x.SRC else x.SRC
-        row[stream + x.D_KIND] = x.KIND_FIFO
-        self.mover.load(row)
+        head = x.head(
+            self.format,
+            self.spec.scatter_gather,
+            self.spec.path.width_bytes,
+            cyclic=bool(self.peek("DMACR") & regs.CYCLIC),
+            length_mask=(1 << self.spec.length_bits) - 1,
+        )
+        sending = self.side == x.SRC
+        source = x.side(x.KIND_MEMORY if sending else x.KIND_FIFO)
+        self.mover.load(head, source, x.side(x.KIND_FIFO if sending else x.KIND_MEMORY))
 
     def _begin(self) -> None:
         st = self.mover.st

@@ -197,15 +197,15 @@ class AxiCdma:
         """A clean state row, with what the control register says."""
         control = self.registers.peek("CDMACR")
         self._ran = 0
-        row = [0] * x.STATE_COLS
-        row[x.X_FORMAT] = x.FORMAT_CDMA
-        row[x.X_LIST] = bool(control & regs.SG_MODE)
-        row[x.X_WIDTH] = self.spec.path.width_bytes
-        row[x.X_LENGTH_MASK] = (1 << self.spec.length_bits) - 1
-        row[x.X_WATCH] = self._coalescer.watch
-        row[x.SRC + x.D_FIXED] = bool(control & regs.KEYHOLE_READ)
-        row[x.DST + x.D_FIXED] = bool(control & regs.KEYHOLE_WRITE)
-        self._mover.load(row)
+        head = x.head(
+            x.FORMAT_CDMA,
+            bool(control & regs.SG_MODE),
+            self.spec.path.width_bytes,
+            watch=self._coalescer.watch,
+            length_mask=(1 << self.spec.length_bits) - 1,
+        )
+        source = x.side(fixed=bool(control & regs.KEYHOLE_READ))
+        self._mover.load(head, source, x.side(fixed=bool(control & regs.KEYHOLE_WRITE)))
 
     def _begin(self) -> None:
         self.registers.poke("CDMASR", self.registers.peek("CDMASR") & ~regs.IDLE)

@@ -158,17 +158,12 @@ class Mover:
         """True from the start to the end, also while an access is held by the SMMU."""
         return self._event is not None or self._hold is not None
 
-    @property
-    def held(self) -> bool:
-        """True while the SMMU stalls an access, or lets it wait for a stalled one."""
-        return self._hold is not None
-
-    def load(self, row: list[int]) -> None:
-        """Set the whole state row."""
-        _ROW.pack_into(self._buffer, 0, *row)
-        self._sides = (row[x.SRC + x.D_KIND] == x.KIND_MEMORY) + (row[x.DST + x.D_KIND] == x.KIND_MEMORY)
+    def load(self, head: x.Head, source: x.Side, destination: x.Side) -> None:
+        """Set the whole state row (see `state.head` and `state.side`)."""
+        _ROW.pack_into(self._buffer, 0, *head, *source, *destination)
+        self._sides = (source[x.D_KIND] == x.KIND_MEMORY) + (destination[x.D_KIND] == x.KIND_MEMORY)
         self._first_ps = self._setup_ps
-        if row[x.X_LIST]:  # the first descriptor is waited for; later ones are fetched ahead
+        if head[x.X_LIST]:  # the first descriptor is waited for; later ones are fetched ahead
             self._first_ps += self._latency_ps
 
     def start(self) -> None:

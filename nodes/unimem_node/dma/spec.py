@@ -31,10 +31,6 @@ class DataPath:
         """From the write that starts a transfer to its first request."""
         return self.cycles_ps(self.setup_cycles)
 
-    def data_ps(self, n: int) -> int:
-        """Time of `n` bytes on the data path, one beat a clock; the read and the write side overlap."""
-        return self.cycles_ps(-(-n // self.width_bytes))
-
 
 @dataclass(frozen=True, slots=True)
 class Patience:

@@ -99,6 +99,27 @@ BAD_STALE: Final = 2  # its complete bit is set
 BAD_LENGTH: Final = 3  # zero
 BAD_OVERFLOW: Final = 4  # S2MM without list: the packet is longer than the buffer
 
+# --- making a row ----------------------------------------------------------------------------------------
+Head = tuple[int, ...]
+Side = tuple[int, ...]
+
+
+def head(
+    layout: int, listed: bool, width: int, *, watch: int = 0, cyclic: bool = False, length_mask: int = 0
+) -> Head:
+    """The columns before the sides, of an engine that begins."""
+    return (
+        layout, listed, width, 0, cyclic, watch, 0, 0, 0, 0, length_mask, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    )  # fmt: skip
+
+
+def side(
+    kind: int = KIND_MEMORY, base: int = 0, size: int = 0, fixed: bool = False, first: int = 0, word3: int = 0
+) -> Side:
+    """The columns of a side: with a descriptor that has a size, or to be fetched from `first`."""
+    return kind, base, 0, size, fixed, 0, size > 0, first, first, word3, 0
+
+
 #: In place of a context bank: the SMMU refuses every access of the stream.
 REFUSED: Final = -3
 

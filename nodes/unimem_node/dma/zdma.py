@@ -60,6 +60,7 @@ _ERROR_BITS = {
 }
 #: TOTAL_BYTE, IRQ_SRC_ACCT, IRQ_DST_ACCT, and the 64-bit words they are in.
 _COUNTERS = frozenset({0x188, 0x190, 0x194})
+_WATCH_ALL = x.WATCH_SRC | x.WATCH_DST
 _SIDES = (("SRC", x.SRC), ("DST", x.DST))
 
 
@@ -199,38 +200,37 @@ class ZdmaChannel:
         pace.writes = limits >> 5 or 1
         pace.burst_bytes = (min(attributes >> 14 & 0xF, attributes & 0xF) + 1) * width
         pace.rate_cycles = peek("RATE_CNTL") if control & regs.RATE_CTRL else 0
-        row = [0] * x.STATE_COLS
-        row[x.X_WIDTH] = width
-        row[x.X_WATCH] = self._watched()
-        row[x.SRC + x.D_DSCR] = row[x.SRC + x.D_NEXT] = peek("SRC_START_LSB") | peek("SRC_START_MSB") << 32
-        row[x.DST + x.D_DSCR] = row[x.DST + x.D_NEXT] = peek("DST_START_LSB") | peek("DST_START_MSB") << 32
+        watch = ~peek("ISR") >> 1 & _WATCH_ALL
+        src_start = peek("SRC_START_LSB") | peek("SRC_START_MSB") << 32
+        dst_start = peek("DST_START_LSB") | peek("DST_START_MSB") << 32
+        size = 1
         if control & regs.POINT_TYPE:
-            row[x.X_LIST] = 1
-            self._mover.load(row)
+            sides = x.side(first=src_start), x.side(first=dst_start)
         else:
             mode = control >> 4 & 3
             size = peek("DST_DSCR_WORD2" if mode == regs.MODE_WRITE_ONLY else "SRC_DSCR_WORD2")
-            row[x.SRC + x.D_SIZE] = row[x.DST + x.D_SIZE] = size
-            row[x.SRC + x.D_BASE] = peek("SRC_DSCR_WORD0") | peek("SRC_DSCR_WORD1") << 32
-            row[x.DST + x.D_BASE] = peek("DST_DSCR_WORD0") | peek("DST_DSCR_WORD1") << 32
-            row[x.SRC + x.D_WORD3] = peek("SRC_DSCR_WORD3")
-            row[x.DST + x.D_WORD3] = peek("DST_DSCR_WORD3")
-            row[x.SRC + x.D_FIXED] = attributes >> 26 & 3 == regs.BURST_FIXED
-            row[x.DST + x.D_FIXED] = attributes >> 12 & 3 == regs.BURST_FIXED
-            row[x.SRC + x.D_LOADED] = row[x.DST + x.D_LOADED] = 1
+            src_kind = dst_kind = x.KIND_MEMORY
+            dst_control = peek("DST_DSCR_WORD3")
             if mode == regs.MODE_WRITE_ONLY:
-                row[x.SRC + x.D_KIND] = x.KIND_PATTERN
+                src_kind = x.KIND_PATTERN
                 words = np.array([peek("WR_ONLY_WORD", i) for i in range(4)], "<u4")
                 self._pattern[:] = words.view(np.uint8)[:width]
             elif mode == regs.MODE_READ_ONLY:
-                row[x.DST + x.D_KIND] = x.KIND_NOTHING
-                row[x.DST + x.D_WORD3] = 0  # no destination ends, whatever its INTR says
-            self._mover.load(row)
-            if not size:
-                bad = regs.RD_DST_DSCR if mode == regs.MODE_WRITE_ONLY else regs.RD_SRC_DSCR
-                self._stop(regs.STATE_ERROR, bad)
-                return
-        self._set_state(regs.STATE_BUSY)
+                dst_kind = x.KIND_NOTHING
+                dst_control = 0  # no destination ends, whatever its INTR says
+            source = peek("SRC_DSCR_WORD0") | peek("SRC_DSCR_WORD1") << 32
+            destination = peek("DST_DSCR_WORD0") | peek("DST_DSCR_WORD1") << 32
+            sides = (
+                x.side(src_kind, source, size, not attributes >> 26 & 3, src_start, peek("SRC_DSCR_WORD3")),
+                x.side(dst_kind, destination, size, not attributes >> 12 & 3, dst_start, dst_control),
+            )
+        listed = bool(control & regs.POINT_TYPE)
+        self._mover.load(x.head(x.FORMAT_ZDMA, listed, width, watch=watch), *sides)
+        if not size:
+            bad = regs.RD_DST_DSCR if control >> 4 & 3 == regs.MODE_WRITE_ONLY else regs.RD_SRC_DSCR
+            self._stop(regs.STATE_ERROR, bad)
+            return
+        self.registers.poke("STATUS", regs.STATE_BUSY)
         self._mover.start()
 
     def _load_starts(self) -> None:
@@ -243,7 +243,7 @@ class ZdmaChannel:
 
     def _watched(self) -> int:
         """Sides of which an INTR shall be told at once: those whose ISR bit is not set yet."""
-        return ~self.registers.peek("ISR") >> 1 & (x.WATCH_SRC | x.WATCH_DST)
+        return ~self.registers.peek("ISR") >> 1 & _WATCH_ALL
 
     # ---- what the mover reports
 
