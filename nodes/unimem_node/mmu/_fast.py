@@ -22,7 +22,6 @@ from unimem_node.memory._fast import bank_of
 from unimem_node.mmu import _fast_cache as cache
 from unimem_node.mmu.regime import (
     A_AF,
-    A_ATTR_SHIFT,
     A_CONTIGUOUS,
     A_LEAF,
     A_LEVEL2_SHIFT,
@@ -104,10 +103,8 @@ def group_bits(granule: int, level: int) -> Any:
 
 
 @njit_inline
-def enlarged(descriptor: Any, pa: Any, address: Any, shift: int, granule: int, level: int, bits: int) -> Any:
-    """log2 of what a leaf's TLB entry may cover: its contiguous group, if it is laid out as one."""
-    if (descriptor >> 52) & 1 == 0:
-        return shift
+def enlarged(pa: Any, address: Any, shift: int, granule: int, level: int, bits: int) -> Any:
+    """log2 of what the TLB entry of a leaf with the contiguous hint may cover: its group, if it is one."""
     more = group_bits(granule, level)
     if shift + more > bits or ((pa ^ address) >> shift) & ((1 << more) - 1) != 0:
         return shift
@@ -180,13 +177,15 @@ def end_stage1(
         attrs = (attrs & ~(((inherited >> 2) & 1) * A_USER)) | ((inherited >> 3) & 1) * A_READ_ONLY
         attrs |= ((inherited >> 4) & 1) * A_NS
     attrs |= _MAY[((attrs >> 6) & 3) | ((attrs >> 11) & 0xC) | row[R_WXN] << 4]  # A_USER, A_READ_ONLY, XN
-    attrs |= ((row[R_MAIR] >> (8 * ((attrs >> A_ATTR_SHIFT) & 7))) & 0xFF) << A_TYPE_SHIFT
+    attrs |= ((row[R_MAIR] >> ((attrs << 1) & 0x38)) & 0xFF) << A_TYPE_SHIFT  # AttrIndx, in bits 4:2, times 8
     if attrs & A_AF == 0 and row[R_AF_ENABLED] != 0:
         return AFF, level, 0, shift, attrs
     pa = descriptor & BITS_47_0 & -(1 << shift)
     if pa >> row[R_IPS_BITS] != 0:
         return ASF, level, 0, shift, attrs
-    size = enlarged(descriptor, pa, address, shift, granule, level, bits)
+    if attrs & A_CONTIGUOUS == 0:  # apart, so that the size does not wait for the descriptor
+        return OK, level, pa, shift, attrs
+    size = enlarged(pa, address, shift, granule, level, bits)
     return OK, level, pa & -(1 << size), size, attrs
 
 

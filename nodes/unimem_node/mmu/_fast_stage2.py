@@ -166,7 +166,7 @@ def walk_stage2(
     pa = descriptor & BITS_47_0 & -(1 << shift)
     if pa >> row[R_IPS_BITS] != 0:
         return ASF, whose, 0, shift, attrs
-    size = enlarged(descriptor, pa, address, shift, granule, level, bits)
+    size = enlarged(pa, address, shift, granule, level, bits) if attrs & A_CONTIGUOUS else shift
     return OK, whose, pa & -(1 << size), size, attrs | size << A_SHIFT2_SHIFT
 
 
