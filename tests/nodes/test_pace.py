@@ -70,7 +70,7 @@ def test_the_slowest_of_width_flight_and_rate_decides() -> None:
     assert pace.data_ps(4097, 0, 128) == 257_000
     assert pace.data_ps(4096, 100_000, 128) == 16 * 100_000 // 4
     assert pace.data_ps(4096, 100_000, 2) == 16 * 100_000 // 2
-    pace.rate_cycles = 1000
+    pace.configure(4, 4, 256, 1000)
     assert pace.data_ps(4096, 100_000, 128) == 16 * 1_000_000
 
 

@@ -14,8 +14,6 @@ Memory itself is not a bottleneck here: engines do not compete for a DRAM port.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from unimem_node.dma.spec import DataPath
 from unimem_node.smmu import SmmuSpec
 
@@ -69,27 +67,33 @@ class Loads:
         return TbuLoad(1, 128) if stream_id is None else self._tbus[stream_id >> 10]
 
 
-@dataclass(slots=True)
 class Pace:
-    """The speed of one engine, as its registers have it now."""
+    """The speed of one engine, as its registers have it now; out of reset as its data path says."""
 
-    path: DataPath
-    burst_bytes: int = 0
-    reads: int = 0
-    writes: int = 0
-    rate_cycles: int = 0
+    __slots__ = ("_last", "_last_ps", "_limits", "path", "reads")
 
-    def __post_init__(self) -> None:
-        self.burst_bytes = self.burst_bytes or self.path.burst_beats * self.path.width_bytes
-        self.reads = self.reads or self.path.outstanding
-        self.writes = self.writes or self.path.outstanding
+    def __init__(self, path: DataPath) -> None:
+        self.path = path
+        self._limits = (0, 0, 0, 0)
+        self.configure(path.outstanding, path.outstanding, path.burst_beats * path.width_bytes)
+
+    def configure(self, reads: int, writes: int, burst_bytes: int, rate_cycles: int = 0) -> None:
+        """Transactions outstanding in each direction, bytes of each, cycles from one to the next (0: any)."""
+        limits = (reads, writes, burst_bytes, rate_cycles)
+        if limits != self._limits:
+            self._limits = limits
+            self.reads = reads
+            self._last = (-1, -1, -1)
+            self._last_ps = 0
 
     def data_ps(self, n: int, latency_ps: int, share: int) -> int:
-        """Time of `n` bytes from memory to memory."""
-        bursts = -(-n // self.burst_bytes)
-        cycles = -(-n // self.path.width_bytes)
-        if self.rate_cycles:
-            cycles = max(cycles, bursts * self.rate_cycles)
-        return max(
-            self.path.cycles_ps(cycles), -(-bursts * latency_ps // min(self.reads, self.writes, share))
-        )
+        """Time of `n` bytes from memory to memory. The last answer is kept: transfers are cut alike."""
+        asked = (n, latency_ps, share)
+        if asked != self._last:
+            self._last = asked
+            reads, writes, burst_bytes, rate_cycles = self._limits
+            bursts = -(-n // burst_bytes)
+            cycles = max(-(-n // self.path.width_bytes), bursts * rate_cycles)
+            in_flight = min(reads, writes, share)
+            self._last_ps = max(self.path.cycles_ps(cycles), -(-bursts * latency_ps // in_flight))
+        return self._last_ps

@@ -60,6 +60,8 @@ _ERROR_BITS = {
 }
 #: TOTAL_BYTE, IRQ_SRC_ACCT, IRQ_DST_ACCT, and the 64-bit words they are in.
 _COUNTERS = frozenset({0x188, 0x190, 0x194})
+#: Registers that need no care.
+_SIMPLE = regs.DEFINED - _COUNTERS
 _WATCH_ALL = x.WATCH_SRC | x.WATCH_DST
 _SIDES = (("SRC", x.SRC), ("DST", x.DST))
 
@@ -101,6 +103,7 @@ class ZdmaChannel:
         )
         self._line = irq_line
         self._paused = False
+        self._accounts = False  # whether a descriptor of this run may have INTR
         self._ran = 0  # bytes since EN was set
         registers = self.registers
         registers.on_write("ISR", lambda *_: self._drive_line())
@@ -124,7 +127,10 @@ class ZdmaChannel:
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Write a register as the bus does; an offset without one sets INV_APB."""
-        self._check_offset(offset, size)
+        if size == 4 and offset in _SIMPLE:
+            self._mover.attended = True
+        else:
+            self._check_offset(offset, size)
         self.registers.write(offset, size, value)
 
     def inspect(self, offset: int, size: int) -> int:
@@ -138,7 +144,7 @@ class ZdmaChannel:
             if bits:
                 self._raise(bits)
         if offset in regs.DEFINED and (size == 4 or offset + 4 in regs.DEFINED):
-            return  # the common case
+            return
         if size in (4, 8) and offset % size == 0:  # else the bus refuses it
             self._raise(regs.INV_APB)
             if self.registers.peek("ERR_CTRL"):
@@ -152,8 +158,10 @@ class ZdmaChannel:
         self._drive_line()
 
     def _raise(self, bits: int) -> None:
-        self.registers.poke("ISR", self.registers.peek("ISR") | bits)
-        self._drive_line()
+        registers = self.registers
+        isr = registers.peek("ISR") | bits
+        registers.poke("ISR", isr)
+        self._line.set(isr & ~registers.peek("IMR") != 0)
 
     def _drive_line(self) -> None:
         self._line.set(bool(self.registers.peek("ISR") & ~self.registers.peek("IMR")))
@@ -195,22 +203,26 @@ class ZdmaChannel:
         peek = self.registers.peek
         control, attributes, limits = peek("CTRL0"), peek("DATA_ATTR"), peek("CTRL1")
         self._ran = 0
-        pace, width = self._mover.pace, self.spec.path.width_bytes
-        pace.reads = limits & 0x1F or 1
-        pace.writes = limits >> 5 or 1
-        pace.burst_bytes = (min(attributes >> 14 & 0xF, attributes & 0xF) + 1) * width
-        pace.rate_cycles = peek("RATE_CNTL") if control & regs.RATE_CTRL else 0
+        width = self.spec.path.width_bytes
+        self._mover.pace.configure(
+            limits & 0x1F or 1,
+            limits >> 5 or 1,
+            (min(attributes >> 14 & 0xF, attributes & 0xF) + 1) * width,
+            peek("RATE_CNTL") if control & regs.RATE_CTRL else 0,
+        )
         watch = ~peek("ISR") >> 1 & _WATCH_ALL
         src_start = peek("SRC_START_LSB") | peek("SRC_START_MSB") << 32
         dst_start = peek("DST_START_LSB") | peek("DST_START_MSB") << 32
         size = 1
         if control & regs.POINT_TYPE:
             sides = x.side(first=src_start), x.side(first=dst_start)
+            self._accounts = True
         else:
             mode = control >> 4 & 3
             size = peek("DST_DSCR_WORD2" if mode == regs.MODE_WRITE_ONLY else "SRC_DSCR_WORD2")
             src_kind = dst_kind = x.KIND_MEMORY
-            dst_control = peek("DST_DSCR_WORD3")
+            src_control, dst_control = peek("SRC_DSCR_WORD3"), peek("DST_DSCR_WORD3")
+            self._accounts = (src_control | dst_control) & x.W3_INTR != 0
             if mode == regs.MODE_WRITE_ONLY:
                 src_kind = x.KIND_PATTERN
                 words = np.array([peek("WR_ONLY_WORD", i) for i in range(4)], "<u4")
@@ -221,7 +233,7 @@ class ZdmaChannel:
             source = peek("SRC_DSCR_WORD0") | peek("SRC_DSCR_WORD1") << 32
             destination = peek("DST_DSCR_WORD0") | peek("DST_DSCR_WORD1") << 32
             sides = (
-                x.side(src_kind, source, size, not attributes >> 26 & 3, src_start, peek("SRC_DSCR_WORD3")),
+                x.side(src_kind, source, size, not attributes >> 26 & 3, src_start, src_control),
                 x.side(dst_kind, destination, size, not attributes >> 12 & 3, dst_start, dst_control),
             )
         listed = bool(control & regs.POINT_TYPE)
@@ -282,15 +294,22 @@ class ZdmaChannel:
 
     def _count(self) -> int:
         """Bring TOTAL_BYTE and the account counters up to date; the ISR bits to raise."""
-        take, registers = self._mover.take, self.registers
+        mover, registers = self._mover, self.registers
         bits = 0
-        moved = self._mover.take_moved()
+        moved = mover.moved
         if moved:
+            mover.moved = 0
             self._ran += moved
             total = registers.peek("TOTAL_BYTE") + moved
             registers.poke("TOTAL_BYTE", total % _TOTAL_LIMIT)
             if total >= _TOTAL_LIMIT:
                 bits = regs.BYTE_CNT_OVRFL
+        return bits | self._account_all() if self._accounts else bits
+
+    def _account_all(self) -> int:
+        """Count the descriptors with INTR that have ended since; the ISR bits to raise."""
+        take = self._mover.take
+        bits = 0
         ended = take(x.SRC + x.D_INTRS)
         if ended:
             bits |= self._account("IRQ_SRC_ACCT", ended, regs.SRC_DSCR_DONE, regs.SRC_ACCT_ERR)
