@@ -150,7 +150,9 @@ class Machine:
     st.booleans(),
     st.lists(steps, max_size=40),
 )
-def test_any_program_ends_and_raises_nothing(fault_bits: int, fast: bool, program: list[tuple]) -> None:
+def test_n20_n21_any_program_ends_and_raises_nothing(
+    fault_bits: int, fast: bool, program: list[tuple]
+) -> None:
     machine = Machine(fault_bits, fast)
     for step in program:
         machine.do(*step)
@@ -169,7 +171,7 @@ def test_any_program_ends_and_raises_nothing(fault_bits: int, fast: bool, progra
 @given(
     st.lists(st.tuples(st.integers(0, 15), axi_descriptors), max_size=12), addresses, addresses, st.booleans()
 )
-def test_any_list_of_the_axi_engines_ends(
+def test_n20_any_list_of_the_axi_engines_ends(
     descriptors: list[tuple[int, bytes]], first: int, tail: int, cyclic: bool
 ) -> None:
     machine = Machine(1 << 5, True)
@@ -187,7 +189,9 @@ def test_any_list_of_the_axi_engines_ends(
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 31), zdma_descriptors), max_size=12), addresses, addresses)
-def test_any_list_of_a_zdma_channel_ends(descriptors: list[tuple[int, bytes]], src: int, dst: int) -> None:
+def test_n20_any_list_of_a_zdma_channel_ends(
+    descriptors: list[tuple[int, bytes]], src: int, dst: int
+) -> None:
     machine = Machine(1 << 5, True)
     for place, descriptor in descriptors:
         machine.soc.memory.write(LISTS + 32 * place, descriptor)

@@ -285,7 +285,7 @@ def test_the_delay_interrupt(soc: Mpsoc) -> None:
     ids=["length zero", "stale", "no memory", "memory ends"],
 )
 @pytest.mark.parametrize("channel", [MM2S, S2MM], ids=["MM2S", "S2MM"])
-def test_an_error_halts_its_channel_until_reset(
+def test_n18_n20_an_error_halts_its_channel_until_reset(
     soc: Mpsoc, channel: int, descriptor: bytes, bits: int, word: int
 ) -> None:
     lists = {MM2S: (TX_LIST, SRC), S2MM: (RX_LIST, DST)}

@@ -118,7 +118,7 @@ def test_no_memory_is_a_decode_error(soc: Mpsoc) -> None:
 
 
 @pytest.mark.parametrize(("response", "bit"), [("SLVERR", SLV_ERR), ("DECERR", DEC_ERR)])
-def test_an_smmu_abort_shows_as_the_platform_says(response: str, bit: int) -> None:
+def test_n18_an_smmu_abort_shows_as_the_platform_says(response: str, bit: int) -> None:
     soc = build(abort_response=response)
     driver = Driver(soc)
     driver.bring_up()

@@ -185,7 +185,7 @@ def test_a_threshold_of_zero_is_one(soc: Mpsoc) -> None:
     ],
     ids=["length zero", "stale", "no memory to read", "no memory to write"],
 )
-def test_errors_halt_until_reset(soc: Mpsoc, descriptor: bytes, bits: int, status: int) -> None:
+def test_n18_n20_errors_halt_until_reset(soc: Mpsoc, descriptor: bytes, bits: int, status: int) -> None:
     bds = chain(soc, [16, 16, 16])
     soc.memory.write(bds[1], descriptor)
     launch(soc, bds[0], bds[2], ERR)

@@ -198,7 +198,7 @@ def test_compiled_and_as_python_it_does_the_same(
         assert fast.state() == readable.state()
 
 
-def test_it_stops_exactly_at_the_fault_and_goes_on_there(board: Board) -> None:
+def test_n17_it_stops_exactly_at_the_fault_and_goes_on_there(board: Board) -> None:
     """N17: a burst over a page border is split; the first part is done, the second is reported."""
     board.arrange([(0, False), (1, False), None, (3, False), (4, False), (5, False)])
     before = board.frames

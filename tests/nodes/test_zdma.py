@@ -103,7 +103,7 @@ def test_a_transfer_takes_its_time(soc: Mpsoc, base: int, width: int, mhz: int) 
     assert soc.scheduler.now_ps == setup + data + 2 * timing.micro_hit_ps + 2 * timing.memory_latency_ps
 
 
-def test_data_then_status_then_interrupt(soc: Mpsoc) -> None:
+def test_n24_data_then_status_then_interrupt(soc: Mpsoc) -> None:
     seen = []
     soc.memory.write(0x1000, DATA)
 
@@ -227,7 +227,7 @@ def test_total_byte_overflows(soc: Mpsoc) -> None:
     assert soc.bus.read32(FPD + TOTAL_BYTE) == 0x10
 
 
-def test_account_counters_clear_on_read_and_overflow_at_eight_bits(soc: Mpsoc) -> None:
+def test_n19_account_counters_clear_on_read_and_overflow_at_eight_bits(soc: Mpsoc) -> None:
     soc.bus.write32(FPD + SRC + 12, 4)
     soc.bus.write32(FPD + DST + 12, 4)
     copy(soc, FPD, 0, 0x8000, 16)
@@ -310,7 +310,7 @@ def test_pages_are_found_wherever_they_are(soc: Mpsoc, driver: Driver) -> None:
 
 
 @pytest.mark.parametrize(("hole", "bit", "wnr"), [(VA, RD_DATA, 0), (VA + 0x10_0000, WR_DATA, 1 << 4)])
-def test_a_fault_stops_the_channel_where_it_is(
+def test_n18_a_fault_stops_the_channel_where_it_is(
     soc: Mpsoc, driver: Driver, hole: int, bit: int, wnr: int
 ) -> None:
     root = driver.new_table()
@@ -360,6 +360,38 @@ def test_a_read_only_page_is_not_written_though_it_was_read_before(soc: Mpsoc, d
     assert soc.bus.read32(FPD + STATUS) == ERROR
     assert soc.bus.read32(driver.register(0, 0x58)) & 0x1FF == PERMISSION_FAULT
     assert soc.memory.read(0x10_0800, 16) == DATA[0x800:0x810]
+
+
+def test_n17_a_transfer_over_a_border_to_a_page_with_other_rights(soc: Mpsoc, driver: Driver) -> None:
+    root = driver.new_table()
+    driver.map(root, VA, 0x10_0000, pages=2)
+    driver.map(root, VA + 0x10_0000, 0x30_0000)
+    driver.map(root, VA + 0x10_1000, 0x30_1000, read_only=True)
+    driver.set_bank(0, root)
+    copy(soc, FPD, VA, VA + 0x10_0FC0, 128)  # one burst of 256 bytes would hold it
+    assert soc.bus.read32(FPD + ISR) == WR_DATA | DONE
+    assert soc.memory.read(0x30_0FC0, 128) == DATA[:64] + bytes(64)
+    assert soc.bus.read32(FPD + TOTAL_BYTE) == 64
+    assert soc.bus.read32(driver.register(0, 0x58)) & 0x1FF == PERMISSION_FAULT
+    assert soc.bus.read64(driver.register(0, 0x60)) == VA + 0x10_1000
+
+
+def test_n19_status_codes(soc: Mpsoc, driver: Driver) -> None:
+    soc.bus.write32(0xFD80_0000, 1)  # bypass
+    program(soc, FPD, 0, 0x8000, 64)
+    assert soc.bus.read32(FPD + STATUS) == 2  # busy
+    soc.run()
+    assert soc.bus.read32(FPD + STATUS) == 0  # done
+    copy(soc, FPD, 0x7_0000_0000, 0x8000, 64)
+    assert soc.bus.read32(FPD + STATUS) == 3  # done, with an error
+    soc.memory.write(0x9000, bytes(8) + b"\4\0\0\0" + b"\x08\0\0\0")
+    soc.memory.write(0xA000, bytes(8) + b"\4\0\0\0" + bytes(4))
+    for at, value in ((0x158, 0x9000), (0x160, 0xA000)):
+        soc.bus.write64(FPD + at, value)
+    soc.bus.write32(FPD + CTRL0, 0x40)
+    soc.bus.write32(FPD + CTRL2, 1)
+    soc.run()
+    assert soc.bus.read32(FPD + STATUS) == 1  # paused: CMD of the source's descriptor
 
 
 def test_each_channel_has_its_own_stream(soc: Mpsoc, driver: Driver) -> None:

@@ -206,7 +206,7 @@ def test_enable_with_cont_set_before_leaves_the_pause(soc: Mpsoc) -> None:
     assert soc.memory.read(DST, 101) == DATA[:101]
 
 
-def test_a_pause_interrupt_handler_continues(soc: Mpsoc) -> None:
+def test_n24_a_pause_interrupt_handler_continues(soc: Mpsoc) -> None:
     """N24: resumed from PAUSE by CONT while enabled; data before status, status before interrupt."""
     seen = []
 
@@ -245,7 +245,7 @@ def test_intr_descriptors_are_counted_and_raise_their_bits(soc: Mpsoc) -> None:
     assert [soc.bus.read32(FPD + DST_ACCT) for _ in range(2)] == [2, 0]
 
 
-def test_the_account_counters_overflow_at_eight_bits(soc: Mpsoc) -> None:
+def test_n19_the_account_counters_overflow_at_eight_bits(soc: Mpsoc) -> None:
     go(
         soc,
         [Dscr(SRC, 1, INTR | CMD_STOP * (n == 256)) for n in range(257)],
@@ -315,7 +315,7 @@ def test_the_byte_counter_overflows(soc: Mpsoc) -> None:
         "destination",
     ],
 )
-def test_a_bad_descriptor_ends_the_channel_where_it_is(
+def test_n20_a_bad_descriptor_ends_the_channel_where_it_is(
     soc: Mpsoc, src: list[Dscr], dst: list[Dscr], bit: int, moved: int
 ) -> None:
     go(soc, src, dst)
@@ -339,7 +339,7 @@ def cyclic(soc: Mpsoc, patience: Patience) -> ZdmaChannel:
     return channel
 
 
-def test_a_ring_runs_until_nobody_has_looked_for_long(soc: Mpsoc) -> None:
+def test_n20_a_ring_runs_until_nobody_has_looked_for_long(soc: Mpsoc) -> None:
     channel = cyclic(soc, Patience(descriptors=5000, bytes=1 << 40))
     soc.run()
     assert result(soc, channel.spec.base) == (RD_SRC_DSCR | DONE, ST_ERROR, 0)
@@ -422,7 +422,7 @@ def test_lists_and_data_by_virtual_addresses(soc: Mpsoc, driver: Driver) -> None
         (6, WR_DATA, 0x1000, VA + 0x6000),
     ],
 )
-def test_a_fault_ends_the_channel_and_the_registers_say_where(
+def test_n18_a_fault_ends_the_channel_and_the_registers_say_where(
     soc: Mpsoc, driver: Driver, hole: int, bit: int, moved: int, far: int
 ) -> None:
     mapped(driver, skip=hole)

@@ -31,7 +31,7 @@ _VA, _PA = 0x40_0000_0000, 0x8_0000_0000
 _SOURCE, _DESTINATION, _LISTS = 16 << 20, 512 << 20, 768 << 20  # offsets into the mapped gibibyte
 _PAGE = 4096
 BYTES = 1 << 20
-#: MiB on either side that transfers go through in turn: more than caches hold, and odd, so that both meet all.
+#: MiB on either side that transfers go through in turn: more than caches hold; odd, so that both meet all.
 _PLACES = 127
 
 
