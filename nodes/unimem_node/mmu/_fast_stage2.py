@@ -80,13 +80,14 @@ def fetch(mem64: Any, geometry: Any, address: Any, swapped: Any) -> Any:
 def begin_stage2(row: Any, ipa: Any) -> Any:
     """(code, input bits, granule, level, shift, table) of a walk's start; code 0, TF or ASF.
 
-    The start level is SL0's. It must fit the input size (at most sixteen concatenated tables, more than one
-    entry's worth of input) and exist: level 0 only with 4 KiB granules; levels 0 (4 KiB) and 1 (16, 64 KiB)
-    only where the implementation has output addresses above 42, 40 and 42 bits.
+    The input has 25 to 48 bits, as stage 1's. The start level is SL0's. It must fit the input size (at most
+    sixteen concatenated tables, more than one entry's worth of input) and exist: level 0 only with 4 KiB
+    granules; levels 0 (4 KiB) and 1 (16, 64 KiB) only where the implementation has output addresses above 42,
+    40 and 42 bits.
     """
     bits = 64 - row[R_T0SZ]
     granule = row[R_GRANULE_SHIFT0]
-    if bits < 1 or bits > 48 or granule not in (12, 14, 16) or row[R_SL0] > 2:
+    if bits < 25 or bits > 48 or granule not in (12, 14, 16) or row[R_SL0] > 2:
         return TF, 0, 12, 0, 0, 0
     stride = granule - 3
     level = (2 if granule == 12 else 3) - row[R_SL0]
