@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -207,6 +207,11 @@ class RegisterFile:
     def peek(self, name: str, index: int = 0) -> int:
         """Return a register's value as it is, without effects."""
         return self._values[name][index]
+
+    def peek_all(self, names: Iterable[str]) -> list[int]:
+        """Return the values of several registers at once, as `peek` does."""
+        values = self._values
+        return [values[name][0] for name in names]
 
     def poke(self, name: str, value: int, index: int = 0) -> None:
         """Set a register's value, without effects and whatever software may write."""

@@ -181,6 +181,7 @@ class Channel:
             self.format,
             self.spec.scatter_gather,
             self.spec.path.width_bytes,
+            self._coalescer.watch,
             cyclic=bool(self.peek("DMACR") & regs.CYCLIC),
             length_mask=(1 << self.spec.length_bits) - 1,
         )

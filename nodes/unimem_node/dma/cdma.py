@@ -201,7 +201,7 @@ class AxiCdma:
             x.FORMAT_CDMA,
             bool(control & regs.SG_MODE),
             self.spec.path.width_bytes,
-            watch=self._coalescer.watch,
+            self._coalescer.watch,
             length_mask=(1 << self.spec.length_bits) - 1,
         )
         source = x.side(fixed=bool(control & regs.KEYHOLE_READ))

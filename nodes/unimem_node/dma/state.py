@@ -105,7 +105,7 @@ Side = tuple[int, ...]
 
 
 def head(
-    layout: int, listed: bool, width: int, *, watch: int = 0, cyclic: bool = False, length_mask: int = 0
+    layout: int, listed: bool, width: int, watch: int, cyclic: bool = False, length_mask: int = 0
 ) -> Head:
     """The columns before the sides, of an engine that begins."""
     return (

@@ -60,6 +60,12 @@ _ERROR_BITS = {
 }
 #: TOTAL_BYTE, IRQ_SRC_ACCT, IRQ_DST_ACCT, and the 64-bit words they are in.
 _COUNTERS = frozenset({0x188, 0x190, 0x194})
+#: What a channel takes from its registers when it starts.
+_SETTINGS = (
+    *("ISR", "CTRL0", "CTRL1", "DATA_ATTR", "RATE_CNTL"),
+    *("SRC_START_LSB", "SRC_START_MSB", "DST_START_LSB", "DST_START_MSB"),
+)
+_WORDS = tuple(f"{side}_DSCR_WORD{n}" for side in ("SRC", "DST") for n in range(4))
 #: Registers that need no care.
 _SIMPLE = regs.DEFINED - _COUNTERS
 _WATCH_ALL = x.WATCH_SRC | x.WATCH_DST
@@ -200,48 +206,47 @@ class ZdmaChannel:
 
     def _start(self) -> None:
         """Take a transfer, or the beginnings of the lists, from the registers; begin."""
-        peek = self.registers.peek
-        control, attributes, limits = peek("CTRL0"), peek("DATA_ATTR"), peek("CTRL1")
-        self._ran = 0
+        isr, control, limits, attributes, rate, *starts = self.registers.peek_all(_SETTINGS)
         width = self.spec.path.width_bytes
+        self._ran = 0
         self._mover.pace.configure(
             limits & 0x1F or 1,
             limits >> 5 or 1,
             (min(attributes >> 14 & 0xF, attributes & 0xF) + 1) * width,
-            peek("RATE_CNTL") if control & regs.RATE_CTRL else 0,
+            rate if control & regs.RATE_CTRL else 0,
         )
-        watch = ~peek("ISR") >> 1 & _WATCH_ALL
-        src_start = peek("SRC_START_LSB") | peek("SRC_START_MSB") << 32
-        dst_start = peek("DST_START_LSB") | peek("DST_START_MSB") << 32
-        size = 1
+        src_start = starts[0] | starts[1] << 32
+        dst_start = starts[2] | starts[3] << 32
+        watch = ~isr >> 1 & _WATCH_ALL
         if control & regs.POINT_TYPE:
-            sides = x.side(first=src_start), x.side(first=dst_start)
             self._accounts = True
+            head = x.head(x.FORMAT_ZDMA, True, width, watch)
+            self._mover.load(head, x.side(first=src_start), x.side(first=dst_start))
         else:
-            mode = control >> 4 & 3
-            size = peek("DST_DSCR_WORD2" if mode == regs.MODE_WRITE_ONLY else "SRC_DSCR_WORD2")
+            src, src_high, size, src_word3, dst, dst_high, dst_size, dst_word3 = self.registers.peek_all(
+                _WORDS
+            )
             src_kind = dst_kind = x.KIND_MEMORY
-            src_control, dst_control = peek("SRC_DSCR_WORD3"), peek("DST_DSCR_WORD3")
-            self._accounts = (src_control | dst_control) & x.W3_INTR != 0
+            mode = control >> 4 & 3
             if mode == regs.MODE_WRITE_ONLY:
+                size = dst_size
                 src_kind = x.KIND_PATTERN
-                words = np.array([peek("WR_ONLY_WORD", i) for i in range(4)], "<u4")
+                words = np.array([self.registers.peek("WR_ONLY_WORD", i) for i in range(4)], "<u4")
                 self._pattern[:] = words.view(np.uint8)[:width]
             elif mode == regs.MODE_READ_ONLY:
                 dst_kind = x.KIND_NOTHING
-                dst_control = 0  # no destination ends, whatever its INTR says
-            source = peek("SRC_DSCR_WORD0") | peek("SRC_DSCR_WORD1") << 32
-            destination = peek("DST_DSCR_WORD0") | peek("DST_DSCR_WORD1") << 32
-            sides = (
-                x.side(src_kind, source, size, not attributes >> 26 & 3, src_start, src_control),
-                x.side(dst_kind, destination, size, not attributes >> 12 & 3, dst_start, dst_control),
+                dst_word3 = 0  # no destination ends, whatever its INTR says
+            self._accounts = (src_word3 | dst_word3) & x.W3_INTR != 0
+            self._mover.load(
+                x.head(x.FORMAT_ZDMA, False, width, watch),
+                x.side(src_kind, src | src_high << 32, size, not attributes >> 26 & 3, src_start, src_word3),
+                x.side(dst_kind, dst | dst_high << 32, size, not attributes >> 12 & 3, dst_start, dst_word3),
             )
-        listed = bool(control & regs.POINT_TYPE)
-        self._mover.load(x.head(x.FORMAT_ZDMA, listed, width, watch=watch), *sides)
-        if not size:
-            bad = regs.RD_DST_DSCR if control >> 4 & 3 == regs.MODE_WRITE_ONLY else regs.RD_SRC_DSCR
-            self._stop(regs.STATE_ERROR, bad)
-            return
+            if not size:
+                self._stop(
+                    regs.STATE_ERROR, regs.RD_DST_DSCR if mode == regs.MODE_WRITE_ONLY else regs.RD_SRC_DSCR
+                )
+                return
         self.registers.poke("STATUS", regs.STATE_BUSY)
         self._mover.start()
 
