@@ -24,6 +24,7 @@ from unimem_node.smmu import Smmu, SmmuSpec
 SMMU, NI = 0xFD80_0000, 0xA001_0000
 CR0, SMR, S2CR, CBAR, CBA2R, BANK = 0x000, 0x800, 0xC00, 0x1000, 0x1800, 0x1_0000
 SCTLR, TCR2, TTBR0, TCR, MAIR0, FSR, TLBIALL = 0x000, 0x010, 0x020, 0x030, 0x038, 0x058, 0x618
+TLBSYNC, TLBSTATUS = 0x7F0, 0x7F4
 MISS_STATUS, MISS_PDID, PD_SLOT, PD_USED = 0x010, 0x014, 0x100, 0x200
 PAGE = 4096
 MEMORY_BYTES = 64 << 20
@@ -113,7 +114,7 @@ class TestNode:
         at = SMMU + BANK + 0x1000 * bank
         self.bus.write32(SMMU + CBA2R + 4 * bank, 1)
         self.bus.write32(SMMU + CBAR + 4 * bank, 1 << 16)
-        self.bus.write32(at + TCR2, 5 | 1 << 4)
+        self.bus.write32(at + TCR2, 5 | 1 << 4 | 7 << 15)  # SEP: the upstream bus
         self.bus.write32(at + TCR, 16 | 1 << 23)
         self.bus.write64(at + TTBR0, process.table.root | (bank + 1) << 48)
         self.bus.write32(at + MAIR0, 0x0004_FF44)
@@ -144,7 +145,11 @@ class TestNode:
         """Unmap and invalidate."""
         process = self.processes[pdid]
         process.table.unmap(va, length)
-        self.bus.write32(SMMU + BANK + 0x1000 * process.bank + TLBIALL, 0)
+        bank = SMMU + BANK + 0x1000 * process.bank
+        self.bus.write32(bank + TLBIALL, 0)
+        self.bus.write32(bank + TLBSYNC, 0)
+        while self.bus.read32(bank + TLBSTATUS) & 1:
+            pass
 
     def clear_fault(self, pdid: int) -> None:
         """Clear what the process' bank has recorded."""
