@@ -178,3 +178,25 @@ def test_memory_goes_back_to_the_host() -> None:
     assert soc.memory.resident_bytes() >= 8 << 20
     soc.close()
     assert soc.memory.resident_bytes() == 0
+
+
+def test_a_transfer_overflows_a_counter_and_raises_the_interrupt() -> None:
+    """No performance register is touched meanwhile: the master lets the monitor notice."""
+    soc, monitor = Mpsoc(), 0xFD80_3000
+    write = soc.bus.write32
+    counter = 4 * 5  # group 5: the TBU of the FPD DMA
+    write(monitor + 4 * counter, 0xFFFF_FFFF)
+    write(monitor + 0x400 + 4 * counter, 0x10)  # accesses, all
+    write(monitor + 0x800 + 4 * 5, 1 << 11)  # PMCGCR5.E
+    write(monitor + 0xC00, 1 << counter)  # PMCNTENSET0
+    write(monitor + 0xC40, 1 << counter)  # PMINTENSET0
+    write(monitor + 0xE04, 1)  # PMCR.E
+    write(0xFD50_0128, 0x1000)
+    write(0xFD50_0138, 0x2000)
+    write(0xFD50_0130, 64)
+    write(0xFD50_0200, 1)
+    soc.run()
+    assert soc.interrupts.pending() == [155]
+    assert soc.bus.read32(0xFD5F_0010) & 1 << 2  # ISR_0: combined performance
+    write(monitor + 0xC80, 1 << counter)  # PMOVSCLR0
+    assert soc.interrupts.pending() == []

@@ -248,6 +248,7 @@ class Mover:
 
     def _settle(self) -> None:
         """The time of the chunk has passed: tell the engine, or go on."""
+        self._port.moved()
         stop = self._stop
         if stop == x.STOP_BUDGET and not self._tell_all:
             self._advance()

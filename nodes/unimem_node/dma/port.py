@@ -55,6 +55,10 @@ class SmmuPort:
             self._epoch = self._smmu.epoch
         return self._way
 
+    def moved(self) -> None:
+        """Accesses were made: let the performance monitor notice a counter that overflows."""
+        self._smmu.pmu.poll()
+
     def refused(self, address: int, access: int, code: int, syndrome: int, way: Way | None = None) -> Fault:
         """Let the SMMU record an access that it refused; the fault says what the master sees.
 

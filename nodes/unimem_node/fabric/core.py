@@ -207,6 +207,7 @@ class Core:
 
     def tick(self) -> None:
         """Begin a piece of work: our clock is not behind the scheduler's; ways are those in force."""
+        self.smmu.pmu.poll()  # what the piece before has made may overflow a counter
         now, epoch = self.scheduler.now_ps, self.smmu.epoch
         if now != self._now:
             self._now = now
