@@ -30,6 +30,10 @@ class StreamConflict(SmmuError, ValueError):  # noqa: N818
     """The stream is already routed elsewhere, or its mask overlaps an entry in part."""
 
 
+class SmmuUnsuited(SmmuError):  # noqa: N818
+    """The SMMU lacks what this driver needs; its identification registers say so."""
+
+
 class SmmuTimeout(SmmuError):  # noqa: N818
     """A TLB sync does not end: the hardware is broken."""
 
@@ -56,7 +60,7 @@ class Bank:
 
 
 def write_bank(bus: Bus, bank: Bank, space_1: int, output_size: int) -> None:
-    """Let a bank walk its tables; `space_1`: address of global space 1, `output_size`: as in IDR2.OAS."""
+    """Let a bank walk its tables; `space_1`: address of global space 1, `output_size`: IDR2.OAS."""
     page, index, tables = bank.page, bank.index, bank.tables
     bus.write32(space_1 + reg.CBA2R + 4 * index, reg.CBA2R_VA64)
     cbar = reg.CBAR_S1_S2_BYPASS | reg.CBAR_BPSHCFG_NON | reg.CBAR_MEMATTR_WB

@@ -25,6 +25,7 @@ from unimem_node.kernel.context_bank import (
     NoContextBank,
     NoStreamMatch,
     SmmuTimeout,
+    SmmuUnsuited,
     StreamConflict,
     Tables,
     write_bank,
@@ -32,6 +33,7 @@ from unimem_node.kernel.context_bank import (
 from unimem_node.kernel.faults import FaultReport, read_context_fault, read_global_fault
 from unimem_node.kernel.frames import PAGE, FrameAllocator
 from unimem_node.kernel.processes import Process
+from unimem_node.kernel.smmu_probe import probe, probe_stream_bits
 from unimem_node.kernel.static_domain import StaticDomain
 from unimem_node.kernel.table_bus import TableBus
 
@@ -81,14 +83,19 @@ class SmmuDriver:
         self._now = now
         self._reports = 0
         self.syncs = 0  # TLB syncs waited for
-        idr0, idr1, idr2 = (bus.read32(base + offset) for offset in (reg.IDR0, reg.IDR1, reg.IDR2))
-        self.match_groups = idr0 & 0xFF
-        self.context_banks = idr1 & 0xFF
-        self._page = 0x1_0000 if idr1 >> 31 else 0x1000
-        self._banks_at = base + (2 << (idr1 >> 28 & 7)) * self._page
-        self._output_size = idr2 >> 4 & 0xF
+        #: What the SMMU is.
+        self.features = features = probe(bus, base)
+        if not (features.stage_1 and features.stream_matching and PAGE.bit_length() - 1 in features.granules):
+            raise SmmuUnsuited(
+                f"the SMMU at {fmt(base)} needs stage 1, stream matching and 4 KiB granules: {features}"
+            )
+        self.match_groups = features.match_groups
+        self.context_banks = features.context_banks
+        self._page = features.page
+        self._banks_at = base + features.banks_at
+        self._stream_bits = self._mask_bits = reg.STREAM_MASK
         #: Memory for page tables that this SMMU walks.
-        self.tables = TableBus(bus, clean=clean_tables and not idr0 & reg.IDR0_CTTW)
+        self.tables = TableBus(bus, clean=clean_tables and not features.coherent_walks)
         self._banks: dict[int, Bank] = {}
         self._by_asid: dict[int, Bank] = {}
         self._entries: dict[int, _Entry] = {}
@@ -96,31 +103,45 @@ class SmmuDriver:
     # ---- bring-up
 
     def reset(self, *, strict: bool = True) -> None:
-        """Bring the SMMU up: no stream is routed. Such a stream faults or, unless `strict`, bypasses."""
+        """Bring the SMMU up: no stream is routed. Such a stream faults or, unless `strict`, bypasses.
+
+        Nothing that a stream may do changes before the last write, of sCR0: until then all bypass, unless who
+        was here before had switched translation on.
+        """
         bus, base = self._bus, self._base
         bus.write32(base + reg.GFSR, bus.read32(base + reg.GFSR))
         for n in range(self.match_groups):
             bus.write32(base + reg.SMR + 4 * n, 0)
             bus.write32(base + reg.S2CR + 4 * n, reg.S2CR_FAULT)
-        acr = bus.read32(base + reg.ACR)
-        if bus.read32(base + reg.IDR7) >> 4 & 0xF >= 2:  # r2 and later lock ACR and ACTLR
-            acr &= ~reg.ACR_CACHE_LOCK
-        bus.write32(base + reg.ACR, acr | reg.ACR_SMTNMB_TLBEN | reg.ACR_S2CRB_TLBEN)
+        self._stream_bits, self._mask_bits = probe_stream_bits(bus, base, 0)
         for n in range(self.context_banks):
             bank = self._bank(n)
             bus.write32(bank + reg.SCTLR, 0)
             bus.write32(bank + reg.FSR, reg.FSR_FAULTS | reg.MULTI)
-            bus.write32(
-                bank + reg.ACTLR, bus.read32(bank + reg.ACTLR) & ~reg.ACTLR_CPRE
-            )  # errata 841119, 826419
+        self._reset_implementation()
         bus.write32(base + reg.TLBIALLH, 0)
         bus.write32(base + reg.TLBIALLNSNH, 0)
         self._sync(base + reg.TLBGSYNC, base + reg.TLBGSTATUS)
         cr0 = bus.read32(base + reg.CR0)
         cr0 |= reg.CR0_GFRE | reg.CR0_GFIE | reg.CR0_GCFGFRE | reg.CR0_GCFGFIE | reg.CR0_VMIDPNE | reg.CR0_PTM
-        cr0 &= ~(reg.CR0_CLIENTPD | reg.CR0_FB | reg.CR0_BSU)
-        bus.write32(base + reg.CR0, cr0)
-        self.set_strict(strict)
+        cr0 &= ~(reg.CR0_CLIENTPD | reg.CR0_FB | reg.CR0_BSU | reg.CR0_USFCFG)
+        bus.write32(base + reg.CR0, cr0 | (reg.CR0_USFCFG if strict else 0))
+
+    def _reset_implementation(self) -> None:
+        """What the MMU-500 wants besides (Linux' `arm_mmu500_reset`).
+
+        From r2 on CACHE_LOCK ignores writes to ACR and to the banks' ACTLR. There are two copies of ACR: this
+        one, and the non-secure one that counts for non-secure streams; to a non-secure CPU they are one.
+        """
+        bus, base = self._bus, self._base
+        for copy in (reg.ACR, reg.NSACR):
+            acr = bus.read32(base + copy)
+            if self.features.major >= 2:
+                acr &= ~reg.ACR_CACHE_LOCK
+            bus.write32(base + copy, acr | reg.ACR_SMTNMB_TLBEN | reg.ACR_S2CRB_TLBEN)
+        for n in range(self.context_banks):  # no prefetch: errata 841119, 826419
+            actlr = self._bank(n) + reg.ACTLR
+            bus.write32(actlr, bus.read32(actlr) & ~reg.ACTLR_CPRE)
 
     def set_strict(self, strict: bool) -> None:
         """Let a stream without a route fault (sCR0.USFCFG = 1), or bypass the SMMU."""
@@ -210,15 +231,20 @@ class SmmuDriver:
     # ---- faults
 
     def interrupt(self) -> None:
-        """Serve the interrupt: report what each bank and the global registers recorded, and clear it."""
+        """Serve the interrupt: report what each bank and the global registers recorded, and clear it.
+
+        A stalled access is terminated: no bank of ours stalls, and nobody else would end the wait.
+        """
         bus, base = self._bus, self._base
         for index in range(self.context_banks):  # all: what is left recorded would hold the line for ever
             page = self._bank(index)
             fsr = bus.read32(page + reg.FSR)
-            if fsr & reg.FSR_FAULTS:
+            if fsr & (reg.FSR_FAULTS | reg.FSR_SS):
                 bank = self._banks.get(index)
                 self._report(read_context_fault(bus, page, base + self._page, index, fsr), bank)
                 bus.write32(page + reg.FSR, fsr)
+                if fsr & reg.FSR_SS:
+                    bus.write32(page + reg.RESUME, reg.RESUME_TERMINATE)
         gfsr = bus.read32(base + reg.GFSR)
         if gfsr & reg.GFSR_FAULTS:
             self._report(read_global_fault(bus, base, gfsr), None)
@@ -242,8 +268,9 @@ class SmmuDriver:
     # ---- the rest is private
 
     def _attach(self, stream_id: int, mask: int, tables: Tables) -> Bank:
-        if not 0 <= stream_id <= reg.STREAM_MASK or not 0 <= mask <= reg.STREAM_MASK:
-            raise ValueError(f"stream {stream_id:#x}, mask {mask:#x}: stream IDs have 15 bits")
+        if stream_id & ~self._stream_bits or mask & ~self._mask_bits:
+            bits = self._stream_bits.bit_length()
+            raise ValueError(f"stream {stream_id:#x}, mask {mask:#x}: stream IDs have {bits} bits")
         bank = self._by_asid.get(tables.asid)
         entry = self._find_entry(stream_id, mask, bank)
         if entry is not None:
@@ -285,7 +312,7 @@ class SmmuDriver:
                 f"{tables.owner} finds no context bank: all {self.context_banks} are in use, by {owners}"
             )
         bank = self._banks[index] = self._by_asid[tables.asid] = Bank(index, self._bank(index), tables)
-        write_bank(self._bus, bank, self._base + self._page, self._output_size)
+        write_bank(self._bus, bank, self._base + self._page, self.features.output_code)
         return bank
 
     def _drop(self, number: int) -> None:
