@@ -1,14 +1,31 @@
 """A driver written from the manuals, with nothing but ``soc.bus`` and ``soc.memory``, on a chip out of reset.
 
-SMMU bring-up in Linux' order, page tables built by hand, a ZDMA channel and a PL CDMA through them, a fault
-with its syndrome, and the recovery: clear FSR, map, invalidate, try again.
+SMMU bring-up in Linux' order, page tables built by hand, a ZDMA channel (also with descriptor lists) and a PL
+CDMA through them, faults with their syndromes, and both ways of recovery: the transfer was terminated (clear
+FSR, map, invalidate, start it again), or it is stalled (map, invalidate, clear FSR, RESUME).
 """
 
 from __future__ import annotations
 
 import pytest
 
-from support.bare_metal import FAR, FSR, FSYNR0, SMMU, TRANSLATION_FAULT, Driver
+from support.bare_metal import (
+    CR0,
+    FAR,
+    FSR,
+    FSYNR0,
+    GFSR,
+    IDR0,
+    IDR1,
+    IDR2,
+    MULTI,
+    RETRY,
+    SMMU,
+    SS,
+    TERMINATE,
+    TRANSLATION_FAULT,
+    Driver,
+)
 from unimem_node import Mpsoc
 
 FPD0, CDMA = 0xFD50_0000, 0xA000_0000
@@ -124,3 +141,191 @@ def test_a_stream_without_an_entry_is_named(soc: Mpsoc) -> None:
     assert soc.interrupts.pending() == [124, 155]
     soc.bus.write32(SMMU + 0x48, 1 << 1)
     assert soc.interrupts.pending() == [124]
+
+
+def test_what_a_driver_finds_before_it_starts(soc: Mpsoc) -> None:
+    bus, driver = soc.bus, Driver(soc)
+    assert bus.read32(SMMU + IDR0) & 0xFF == 48
+    assert bus.read32(SMMU + IDR0) >> 14 & 1 == 0  # CTTW: walks are not coherent
+    assert bus.read32(SMMU + IDR0) >> 26 & 1 == 1  # ATOSNS: no ATS
+    assert bus.read32(SMMU + IDR1) & 0xFF == 16
+    assert bus.read32(SMMU + IDR2) >> 12 & 7 == 0b101  # 4 KiB and 64 KiB
+    assert driver.probe_stream_bits() == (0x7FFF, 0x7FFF)
+    driver.bring_up()
+    assert soc.bus.read32(SMMU + CR0) == 1 << 21 | 1 << 12 | 1 << 11 | 1 << 10 | 1 << 2 | 1 << 1
+    assert soc.bus.read32(SMMU + GFSR) == 0
+    assert soc.now_ns > 500  # a sync takes time, and polling for it lets it pass
+
+
+#: IOVA of everything a scatter-gather run needs, a page each but for the buffers.
+LISTS, GATHER, SCATTER = 0x40_0000_0000, 0x40_0010_0000, 0x40_0020_0000
+FRAMES = {LISTS: 0x2800_0000}
+FRAMES |= {GATHER + n * 0x1000: 0x2900_0000 + (3 - n) * 0x3000 for n in range(4)}
+FRAMES |= {SCATTER + n * 0x1000: 0x2A00_0000 + (n ^ 1) * 0x5000 for n in range(4)}
+HOLE = SCATTER + 0x2000
+PIECES = [(GATHER + 0x10, 0x1800), (GATHER + 0x3800, 0x700), (GATHER + 0x2001, 0xFFF)]
+TOTAL = sum(size for _, size in PIECES)
+CONTENT = bytes((n * 7 + (n >> 8)) & 0xFF for n in range(0x4000))
+GATHERED = b"".join(CONTENT[va - GATHER : va - GATHER + size] for va, size in PIECES)
+
+
+def zdma_descriptor(address: int, size: int, control: int = 0) -> bytes:
+    """A linear descriptor of 16 bytes: address, size, CMD | INTR | TYPE."""
+    return address.to_bytes(8, "little") + size.to_bytes(4, "little") + control.to_bytes(4, "little")
+
+
+def prepare(soc: Mpsoc, *, stall: bool) -> tuple[Driver, int]:
+    """Bring-up, a static map with a hole in it, data, lists; the channel is started and has met the hole."""
+    driver = Driver(soc)
+    driver.bring_up()
+    root = driver.new_table()
+    for va, pa in FRAMES.items():
+        if va != HOLE:
+            driver.map(root, va, pa)
+    driver.set_bank(4, root, stall=stall)
+    driver.route(9, 0x14E8, 4)
+    for n in range(4):
+        soc.memory.write(FRAMES[GATHER + n * 0x1000], CONTENT[n * 0x1000 : (n + 1) * 0x1000])
+    sources = [zdma_descriptor(va, size) for va, size in PIECES[:-1]]
+    sources.append(zdma_descriptor(*PIECES[-1], 2 << 3))  # CMD: stop
+    soc.memory.write(FRAMES[LISTS], b"".join(sources))
+    soc.memory.write(
+        FRAMES[LISTS] + 0x800, zdma_descriptor(SCATTER, 0x20) + zdma_descriptor(SCATTER + 0x40, TOTAL - 0x20)
+    )
+    soc.bus.write32(FPD0 + 0x108, 1 << 10)  # IEN: DONE
+    start_lists(soc)
+    return driver, root
+
+
+def start_lists(soc: Mpsoc) -> None:
+    bus = soc.bus
+    bus.write32(FPD0 + 0x100, 0xFFF)
+    bus.write32(FPD0 + 0x188, 0xFFFF_FFFF)
+    bus.write32(FPD0 + 0x110, 0x80 | 1 << 6)  # CTRL0: POINT_TYPE, scatter-gather
+    bus.write64(FPD0 + 0x158, LISTS)
+    bus.write64(FPD0 + 0x160, LISTS + 0x800)
+    bus.write32(FPD0 + 0x200, 1)
+    soc.run()
+
+
+def scattered(soc: Mpsoc) -> bytes:
+    """What is in the destination, the gap between its two pieces left out."""
+    pages = b"".join(soc.memory.read(FRAMES[SCATTER + n * 0x1000], 0x1000) for n in range(4))
+    return pages[:0x20] + pages[0x40 : 0x40 + TOTAL - 0x20]
+
+
+#: Bytes that fit before the hole: the second piece begins at 0x40.
+BEFORE = 0x20 + (HOLE - SCATTER - 0x40)
+
+
+def check_record(soc: Mpsoc, driver: Driver, fsr: int) -> None:
+    bus = soc.bus
+    assert bus.read32(driver.register(4, FSR)) == fsr
+    assert bus.read64(driver.register(4, FAR)) == HOLE
+    assert bus.read32(driver.register(4, FSYNR0)) == 1 << 4 | 3  # a write, level 3
+    assert bus.read32(SMMU + 0x1400 + 4 * 4) & 0x7FFF == 0x14E8
+    assert scattered(soc)[:BEFORE] == GATHERED[:BEFORE]
+    assert not any(scattered(soc)[BEFORE:])
+    assert bus.read32(FPD0 + 0x188) == BEFORE  # TOTAL_BYTE
+
+
+def repair(driver: Driver, root: int) -> None:
+    driver.map(root, HOLE, FRAMES[HOLE])
+    driver.invalidate(4, HOLE)
+
+
+def check_end(soc: Mpsoc, driver: Driver) -> None:
+    assert soc.bus.read32(FPD0 + 0x100) == 1 << 10  # DONE, and no error
+    assert soc.bus.read32(FPD0 + 0x11C) == 0
+    assert soc.bus.read32(FPD0 + 0x188) == TOTAL
+    assert scattered(soc) == GATHERED
+    assert soc.bus.read32(driver.register(4, FSR)) == 0
+    assert soc.interrupts.pending() == [124]
+    soc.bus.write32(FPD0 + 0x100, 0xFFF)
+    assert soc.interrupts.pending() == []
+
+
+def test_scatter_gather_terminated_and_started_again(soc: Mpsoc) -> None:
+    driver, root = prepare(soc, stall=False)
+    check_record(soc, driver, 0x402)
+    assert soc.bus.read32(FPD0 + 0x100) == 1 << 9 | 1 << 10  # AXI_WR_DATA, DONE
+    assert soc.bus.read32(FPD0 + 0x11C) == 3  # done with error
+    assert soc.bus.read32(FPD0 + 0x200) == 0  # the channel is off
+    assert soc.interrupts.pending() == [124, 155]
+    repair(driver, root)
+    driver.clear_fault(4)
+    start_lists(soc)
+    check_end(soc, driver)
+
+
+def test_scatter_gather_stalled_and_resumed(soc: Mpsoc) -> None:
+    driver, root = prepare(soc, stall=True)
+    check_record(soc, driver, 0x402 | SS)
+    assert soc.bus.read32(FPD0 + 0x100) == 0  # the channel does not know
+    assert soc.bus.read32(FPD0 + 0x11C) == 2  # busy
+    assert soc.interrupts.pending() == [155]
+    repair(driver, root)
+    soc.run()
+    assert soc.bus.read32(FPD0 + 0x11C) == 2  # mapping alone wakes nobody
+    driver.resume(4, RETRY)
+    soc.run()
+    check_end(soc, driver)
+
+
+def test_scatter_gather_stalled_and_resumed_too_early(soc: Mpsoc) -> None:
+    """A retry without a mapping faults again, and is recorded again, since FSR was clear."""
+    driver, root = prepare(soc, stall=True)
+    driver.resume(4, RETRY)
+    soc.run()
+    check_record(soc, driver, 0x402 | SS)
+    soc.bus.write32(driver.register(4, 0x008), RETRY)  # FSR not cleared: MULTI
+    soc.run()
+    check_record(soc, driver, 0x402 | SS | MULTI)
+    repair(driver, root)
+    driver.resume(4, RETRY)
+    soc.run()
+    check_end(soc, driver)
+
+
+def test_scatter_gather_stalled_and_terminated(soc: Mpsoc) -> None:
+    driver, root = prepare(soc, stall=True)
+    driver.resume(4, TERMINATE)
+    soc.run()
+    assert soc.bus.read32(FPD0 + 0x100) == 1 << 9 | 1 << 10
+    assert soc.bus.read32(FPD0 + 0x11C) == 3
+    assert scattered(soc)[:BEFORE] == GATHERED[:BEFORE]
+    assert not any(scattered(soc)[BEFORE:])
+    assert soc.interrupts.pending() == [124]
+    repair(driver, root)
+    start_lists(soc)
+    check_end(soc, driver)
+
+
+def test_a_fault_is_served_from_the_interrupt(soc: Mpsoc) -> None:
+    """A handler of the SMMU's interrupt pages in what is missing, while the channel waits."""
+    driver, root = Driver(soc), 0
+    paged: list[int] = []
+
+    def handler(spi: int) -> None:
+        if spi == 155:
+            va = soc.bus.read64(driver.register(4, FAR)) & ~0xFFF
+            paged.append(va)
+            driver.map(root, va, 0x3000_0000 + (va - SCATTER))
+            driver.resume(4, RETRY)
+
+    driver.bring_up()
+    root = driver.new_table()
+    for va, pa in FRAMES.items():
+        if va < SCATTER:
+            driver.map(root, va, pa)
+    soc.memory.write(FRAMES[LISTS], zdma_descriptor(GATHER, 0x1000, 2 << 3))
+    soc.memory.write(FRAMES[LISTS] + 0x800, zdma_descriptor(SCATTER + 0xF00, 0x1000))
+    soc.memory.write(FRAMES[GATHER], CONTENT[:0x1000])
+    driver.set_bank(4, root, stall=True)
+    driver.route(9, 0x14E8, 4)
+    soc.interrupts.connect_cpu(handler)
+    soc.bus.write32(FPD0 + 0x108, 1 << 10)
+    start_lists(soc)
+    assert paged == [SCATTER, SCATTER + 0x1000]
+    assert soc.memory.read(0x3000_0F00, 0x1000) == CONTENT[:0x1000]
+    assert soc.bus.read32(FPD0 + 0x100) == 1 << 10

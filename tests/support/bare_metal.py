@@ -9,17 +9,19 @@ from __future__ import annotations
 from unimem_node import Mpsoc
 
 SMMU = 0xFD80_0000
-CR0, ACR, IDR0, IDR1, GFSR, TLBIALLNSNH, TLBIALLH, TLBGSYNC, TLBGSTATUS = (
-    0x000, 0x010, 0x020, 0x024, 0x048, 0x068, 0x06C, 0x070, 0x074,
+CR0, ACR, IDR0, IDR1, IDR2, GFSR, TLBIALLNSNH, TLBIALLH, TLBGSYNC, TLBGSTATUS, NSACR = (
+    0x000, 0x010, 0x020, 0x024, 0x028, 0x048, 0x068, 0x06C, 0x070, 0x074, 0x410,
 )  # fmt: skip
 SMR, S2CR, CBAR, CBA2R = 0x800, 0xC00, 0x1000, 0x1800
 BANKS = 0x1_0000
-SCTLR, ACTLR, TCR2, TTBR0, TTBR1, TCR, MAIR0, MAIR1, FSR, FAR, FSYNR0 = (
-    0x000, 0x004, 0x010, 0x020, 0x028, 0x030, 0x038, 0x03C, 0x058, 0x060, 0x068,
+SCTLR, ACTLR, RESUME, TCR2, TTBR0, TTBR1, TCR, MAIR0, MAIR1, FSR, FAR, FSYNR0 = (
+    0x000, 0x004, 0x008, 0x010, 0x020, 0x028, 0x030, 0x038, 0x03C, 0x058, 0x060, 0x068,
 )  # fmt: skip
 TLBIVA, TLBIASID, TLBSYNC, TLBSTATUS = 0x600, 0x610, 0x7F0, 0x7F4
 
-M, TRE, AFE, CFRE, CFIE, ASIDPNE = 1 << 0, 1 << 1, 1 << 2, 1 << 5, 1 << 6, 1 << 12
+M, TRE, AFE, CFRE, CFIE, CFCFG, HUPCF, ASIDPNE = (1 << n for n in (0, 1, 2, 5, 6, 7, 8, 12))
+SS, MULTI = 1 << 30, 1 << 31
+RETRY, TERMINATE = 0, 1
 TRANSLATION_FAULT, PERMISSION_FAULT = 1 << 1, 1 << 3
 
 
@@ -42,7 +44,8 @@ class Driver:
         for n in range(banks):
             bus.write32(self.register(n, SCTLR), 0)
             bus.write32(self.register(n, FSR), 0xFFFF_FFFF)
-        bus.write32(SMMU + ACR, (bus.read32(SMMU + ACR) & ~(1 << 26)) | 1 << 8 | 1 << 10)
+        for copy in (ACR, NSACR):
+            bus.write32(SMMU + copy, (bus.read32(SMMU + copy) & ~(1 << 26)) | 1 << 8 | 1 << 10)
         for n in range(banks):
             bus.write32(self.register(n, ACTLR), bus.read32(self.register(n, ACTLR)) & ~2)
         bus.write32(SMMU + TLBIALLH, 0xFFFF_FFFF)
@@ -52,12 +55,22 @@ class Driver:
             pass
         bus.write32(SMMU + CR0, 1 << 1 | 1 << 2 | unmatched_fault << 10 | 1 << 11 | 1 << 12 | 1 << 21)
 
+    def probe_stream_bits(self) -> tuple[int, int]:
+        """The bits of ID and MASK that SMR0 keeps: all ones are written."""
+        bus = self.bus
+        bus.write32(SMMU + SMR, 0x7FFF)
+        ids = bus.read32(SMMU + SMR) & 0x7FFF
+        bus.write32(SMMU + SMR, ids << 16)
+        mask = bus.read32(SMMU + SMR) >> 16 & 0x7FFF
+        bus.write32(SMMU + SMR, 0)
+        return ids, mask
+
     def register(self, bank: int, offset: int) -> int:
         """Address of a register of a context bank."""
         return SMMU + BANKS + 0x1000 * bank + offset
 
-    def set_bank(self, bank: int, root: int, *, abort: bool = True) -> None:
-        """Stage 1, AArch64, 48-bit addresses, 4 KiB granule."""
+    def set_bank(self, bank: int, root: int, *, abort: bool = True, stall: bool = False) -> None:
+        """Stage 1, AArch64, 48-bit addresses, 4 KiB granule; `stall`: others pass what waits (HUPCF)."""
         bus = self.bus
         bus.write32(SMMU + CBA2R + 4 * bank, 1)
         bus.write32(SMMU + CBAR + 4 * bank, 1 << 16)
@@ -67,7 +80,7 @@ class Driver:
         bus.write64(self.register(bank, TTBR1), 0)
         bus.write32(self.register(bank, MAIR0), 0x0004_FF44)
         bus.write32(self.register(bank, MAIR1), 0)
-        sctlr = CFIE | AFE | TRE | M | ASIDPNE | (CFRE if abort else 0)
+        sctlr = CFIE | AFE | TRE | M | ASIDPNE | (CFRE if abort else 0) | (CFCFG | HUPCF if stall else 0)
         bus.write32(self.register(bank, SCTLR), sctlr)
 
     def route(self, group: int, stream: int, bank: int, mask: int = 0) -> None:
@@ -83,6 +96,11 @@ class Driver:
 
     def clear_fault(self, bank: int) -> None:
         self.bus.write32(self.register(bank, FSR), self.bus.read32(self.register(bank, FSR)))
+
+    def resume(self, bank: int, how: int) -> None:
+        """FSR is cleared first, so that a fault of the retried access is recorded."""
+        self.clear_fault(bank)
+        self.bus.write32(self.register(bank, RESUME), how)
 
     # ---- page tables
 
