@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from unimem_node.mmu import descriptors as d
-from unimem_node.mmu.descriptors import Kind, Rights
+from unimem_node.mmu.descriptors import Kind, Rights, Stage2Rights
 
 
 @pytest.mark.parametrize(
@@ -94,3 +94,40 @@ def test_descriptions() -> None:
     assert d.describe(d.leaf(0x20_0000, 2, Rights(write=False, access_flag=False)), 2) == (
         "block 0x20_0000 read-only user PXN UXN nG AF=0 Attr1"
     )
+
+
+@pytest.mark.parametrize("flags", range(16))
+@pytest.mark.parametrize("memattr", [0x0, 0x1, 0x5, 0xF])
+def test_rights_of_stage_2_come_back(flags: int, memattr: int) -> None:
+    read, write, execute, af = (bool(flags >> i & 1) for i in range(4))
+    rights = Stage2Rights(read=read, write=write, execute=execute, access_flag=af, memattr=memattr)
+    descriptor = d.leaf(0x40_0000_0000, 2, rights, 16)
+    assert d.stage_2_rights_of(descriptor) == rights
+    expected = read << 6 | write << 7 | (not execute) << 54 | af << 10 | memattr << 2 | 3 << 8 | 1
+    assert descriptor == 0x40_0000_0000 | expected
+
+
+def test_memattr_has_four_bits() -> None:
+    with pytest.raises(ValueError, match="memattr -1"):
+        Stage2Rights(memattr=-1)
+
+
+def test_changes_are_a_mask_and_bits() -> None:
+    assert d.stage_1_change() == d.stage_2_change() == (0, 0)
+    assert d.stage_1_change(write=False, execute=True) == (d.AP_READ_ONLY | d.PXN | d.UXN, d.AP_READ_ONLY)
+    assert d.stage_1_change(read=False) == (d.AP_USER, 0)
+    assert d.stage_1_change(read=True, user=False) == (d.AP_USER, 0)
+    assert d.stage_1_change(global_=False, attr_index=0) == (d.NOT_GLOBAL | 7 << 2, d.NOT_GLOBAL)
+    assert d.stage_2_change(read=False, write=True) == (d.S2AP_READ | d.S2AP_WRITE, d.S2AP_WRITE)
+    assert d.stage_2_change(execute=False, memattr=5) == (d.S2_XN | 0xF << 2, d.S2_XN | 5 << 2)
+    assert d.stage_2_change(access_flag=True) == (d.AF, d.AF)
+
+
+def test_descriptions_of_stage_2() -> None:
+    leaf = d.leaf(0x20_0000, 2, Stage2Rights(read=False, memattr=1))
+    assert d.describe(leaf, 2, stage=2) == "block 0x20_0000 write-only XN AF Device-nGnRE"
+    leaf = d.leaf(0x2000, 3, Stage2Rights(read=False, write=False, execute=True, memattr=9)) | d.CONTIGUOUS
+    assert d.describe(leaf, 3, stage=2) == "page 0x2000 no-access AF MemAttr=0x9 contiguous"
+    leaf = d.leaf(0x2000, 3, Stage2Rights(write=False, access_flag=False))
+    assert d.describe(leaf, 3, stage=2) == "page 0x2000 read-only XN AF=0 Write-back"
+    assert d.describe(0x2003 | d.XN_TABLE, 1, stage=2) == "table 0x2000"

@@ -11,10 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from support.page_tables import TableBoard
 from unimem_node.bus import Bus
 from unimem_node.memory import MemoryBank, PhysicalMemory
-from unimem_node.mmu import Mapping, PageTable, Regime, walk
-from unimem_node.mmu.descriptors import Rights
+from unimem_node.mmu import Geometry, Mapping, PageTable, Regime, walk
+from unimem_node.mmu.descriptors import Rights, Stage2Rights
 from unimem_node.mmu.regime import ACCESS_EXECUTE, ACCESS_READ, ACCESS_WRITE
 
 DRAM, TABLES = 0x8_0000_0000, 0x8_1000_0000
@@ -360,6 +361,127 @@ def test_destroying_frees_every_table(machine: Machine, table: PageTable) -> Non
     assert machine.pages.out == set()
 
 
+# --- other shapes -------------------------------------------------------------------------------------
+
+
+def test_errors_name_addresses_of_the_upper_half() -> None:
+    board = TableBoard(Geometry(16, 42, upper=True))
+    first, page = (1 << 64) - (1 << 42), 1 << 16
+    board.table.map(first, PA, page)
+    assert board.table.lookup(first + 5) == Mapping(first, PA, page, 3, Rights())
+    assert board.table.lookup(first - 1) is board.table.lookup(1 << 64) is None
+    for va, length, message in (
+        (first, page, "0xffff_fc00_0000_0000 is mapped already"),
+        (first - page, page, "does not lie in 0xffff_fc00_0000_0000 to 0xffff_ffff_ffff_ffff"),
+        (first + KIB4, page, "not multiples of 65536"),
+        ((1 << 64) - page, 2 * page, "does not lie in"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            board.table.map(va, PA, length)
+    with pytest.raises(
+        ValueError, match=r"cannot unmap 0xffff_fc00_0000_0000 .* 0xffff_fc00_0001_0000 is not"
+    ):
+        board.table.unmap(first, 2 * page)
+    with pytest.raises(ValueError, match=r"cannot map to .* not a multiple of 65536"):
+        board.table.map(first + page, PA + KIB4, page)
+    with pytest.raises(ValueError, match="cannot map to 0x1000: not a multiple of 65536"):
+        board.table.map_pages(first + page, np.array([KIB4]))
+
+
+def test_rights_of_the_other_stage_are_refused() -> None:
+    one, two = TableBoard(Geometry()), TableBoard(Geometry(stage=2, input_bits=40))
+    with pytest.raises(TypeError, match="memattr"):
+        one.table.map(VA, PA, KIB4, memattr=5)
+    with pytest.raises(TypeError, match="user"):
+        two.table.map(VA, PA, KIB4, user=False)
+    two.table.map(VA, PA, KIB4)
+    with pytest.raises(TypeError, match="attr_index"):
+        two.table.protect(VA, KIB4, attr_index=2)
+    with pytest.raises(ValueError, match="memattr 16"):
+        two.table.protect(VA, KIB4, memattr=16)
+    assert two.table.lookup(VA) == Mapping(VA, PA, KIB4, 3, Stage2Rights())
+
+
+def test_splitting_keeps_every_right_of_stage_2() -> None:
+    table = TableBoard(Geometry(14, 40, stage=2)).table
+    rights = Stage2Rights(read=False, execute=True, memattr=5)
+    size, page = 32 << 20, 1 << 14
+    table.map(VA, PA, size, read=False, execute=True, memattr=5)
+    table.protect(VA + page, page, read=True, write=None, execute=False)
+    for va, expected in ((VA, rights), (VA + page, Stage2Rights(memattr=5)), (VA + 2 * page, rights)):
+        assert table.lookup(va) == Mapping(va, PA + va - VA, page, 3, expected)
+
+
+def test_hints_only_where_both_addresses_are_aligned_to_the_group(machine: Machine, table: PageTable) -> None:
+    group = 16 * KIB4
+
+    def hints(va: int, count: int) -> list[bool]:
+        found = [table.lookup(va + n * KIB4) for n in range(count)]
+        return [m is not None and m.contiguous for m in found]
+
+    table.map(VA, PA + KIB4, group, contiguous=True)
+    assert hints(VA, 16) == [False] * 16
+    table.map(VA + 3 * group - KIB4, PA + 3 * group - KIB4, 2 * group + 2 * KIB4, contiguous=True)
+    assert hints(VA + 3 * group - KIB4, 34) == [False] + [True] * 32 + [False]
+    table.map(VA + 8 * group, PA + 8 * group, group)
+    assert hints(VA + 8 * group, 16) == [False] * 16
+    table.map(VA + MIB2, PA + MIB2, 16 * MIB2, contiguous=True)  # whole 2 MiB blocks, the group not aligned
+    assert not any(m.contiguous for m in map(table.lookup, range(VA + MIB2, VA + 17 * MIB2, MIB2)) if m)
+
+
+def test_a_root_with_fewer_entries_than_a_group_gives_no_hint() -> None:
+    board = TableBoard(Geometry(12, 33))  # level 1 with eight entries
+    assert board.geometry.root_entries == 8
+    board.table.map(0, 0, 8 * GIB, contiguous=True)
+    found = board.table.lookup(GIB)
+    assert found is not None
+    assert (found.size, found.contiguous) == (GIB, False)
+    assert board.walk(3 * GIB + 7).size == GIB
+
+
+@pytest.mark.parametrize("level", [2, 3])
+def test_a_contiguous_group_is_broken_before_it_is_made_anew(level: int) -> None:
+    """Break before make: all its entries are invalid between the old and the new (Arm ARM, D8.16)."""
+    machine = make()
+    leaf = MIB2 if level == 2 else KIB4
+    machine.table.map(VA, PA, 16 * leaf, contiguous=True)
+    cleared: list[tuple[int, int]] = []
+    stored: list[tuple[int, list[int]]] = []
+    bus = machine.table._bus
+    zero, write = bus.zero, bus.write
+
+    def spy_zero(pa: int, n: int) -> None:
+        cleared.append((pa, n))
+        zero(pa, n)
+
+    def spy_write(pa: int, data: np.ndarray) -> None:
+        stored.append((pa, data.tolist()))
+        write(pa, data)
+
+    bus.zero, bus.write = spy_zero, spy_write  # type: ignore[method-assign,assignment]
+    machine.table.protect(VA + 3 * leaf, leaf, write=False)
+    assert len(cleared) == 1
+    assert cleared[0][1] == 16 * 8
+    assert stored[0][0] == cleared[0][0]
+    assert [entry >> 52 & 1 for entry in stored[0][1]] == [0] * 16
+    assert [machine.translate(VA + n * leaf, ACCESS_WRITE) for n in (2, 3, 4)] == [
+        PA + 2 * leaf, None, PA + 4 * leaf,
+    ]  # fmt: skip
+    assert sizes(machine.table, VA, VA + 16 * leaf) == [leaf] * 16
+
+
+def test_a_whole_group_that_changes_keeps_its_hint(machine: Machine, table: PageTable) -> None:
+    group = 16 * KIB4
+    table.map(VA, PA, 2 * group, contiguous=True)
+    table.protect(VA, group, write=False)
+    assert [m.contiguous for m in map(table.lookup, (VA, VA + group)) if m] == [True, True]
+    table.unmap(VA, group)
+    assert machine.translate(VA + group) == PA + group
+    found = table.lookup(VA + group)
+    assert found is not None
+    assert found.contiguous
+
+
 # --- against a model ----------------------------------------------------------------------------------
 
 
@@ -432,10 +554,10 @@ class TablesAgainstRuns(RuleBasedStateMachine):
         offset=offsets,
         pages=lengths,
         shift=st.sampled_from([0, 0, 1 << 18, 1 << 9, 1]),
-        flags=st.tuples(*[st.booleans()] * 3),
+        flags=st.tuples(*[st.booleans()] * 4),
     )
-    def map(self, offset: int, pages: int, shift: int, flags: tuple[bool, bool, bool]) -> None:
-        write, execute, blocks = flags
+    def map(self, offset: int, pages: int, shift: int, flags: tuple[bool, bool, bool, bool]) -> None:
+        write, execute, blocks, contiguous = flags
         va, end = self.range(offset, pages)
         pa = PA + (offset + shift) * KIB4
         blocks = blocks or pages > 4096
@@ -444,7 +566,7 @@ class TablesAgainstRuns(RuleBasedStateMachine):
             with pytest.raises(ValueError, match=f"{first:#_x} is mapped already"):
                 self.table.map(va, pa, end - va, write=write, execute=execute, blocks=blocks)
             return
-        self.table.map(va, pa, end - va, write=write, execute=execute, blocks=blocks)
+        self.table.map(va, pa, end - va, write=write, execute=execute, blocks=blocks, contiguous=contiguous)
         self.model.runs.append(Run(va, end, pa, Rights(write=write, execute=execute)))
 
     @rule(offset=offsets, pages=lengths, seed=st.integers(0, 99))
