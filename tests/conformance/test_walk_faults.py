@@ -509,6 +509,11 @@ def test_stage_2_faults_of_the_output_address(granule1: int, granule2: int, acce
             for bits, kind in ((OPEN[2] & ~AF, AFF), (AF | S2_WRITE, PF), (OPEN[2], ASF)):
                 nested.map2(ipa, 1 << 44 if kind == ASF else PA, bits, level2)
                 check(kind)
+        if level2 != 3:
+            nested.memory.write64(nested.where2(ipa, level2), 1 << 44 | TABLE)
+            check(ASF)
+            nested.memory.write64(nested.where2(ipa, level2), HOLE | TABLE)
+            check(EF, level2=level2 + 1)
 
 
 @pytest.mark.parametrize("bits1", range(16))

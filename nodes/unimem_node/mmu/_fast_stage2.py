@@ -21,6 +21,7 @@ from unimem_node.mmu._fast import (
     F_IPA_HITS,
     F_STAGE_2,
     F_WALK_HITS,
+    NO_STAGE_2,
     begin_stage1,
     byte_swapped,
     end_stage1,
@@ -281,6 +282,8 @@ def walk_nested(
         return code, level, 0, size, attrs, 0
     ipa = base | (address & ((1 << size) - 1))
     code, syndrome, pa, attrs2 = translate_ipa(mem64, geometry, row2, ipa, fetched, rows, state, at, context2)
+    if attrs2 & A_LEAF == 0:
+        attrs2 = NO_STAGE_2  # no leaf, so no permission of stage 2 that `settle` could find refused
     attrs = (attrs & ~_STAGE_2_BITS) | (attrs2 & _STAGE_2_BITS)
     if code != OK:
         return code, syndrome, 0, size, attrs, ipa
