@@ -120,6 +120,7 @@ def fault_event(report: FaultReport) -> dict[str, Any]:
     """A fault report as JSON values: its fields, addresses in hex, and the one line that says it all."""
     event = dataclasses.asdict(report)
     event["iova"] = fmt(report.iova)
+    event["ipa"] = None if report.ipa is None else fmt(report.ipa)
     event["fsr"], event["fsynr0"] = f"{report.fsr:#x}", f"{report.fsynr0:#x}"
     event["virtual_time_ns"] = event.pop("time_ps") // 1000
     return event | {"text": report.text}
