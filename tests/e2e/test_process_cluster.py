@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
 import numpy as np
+import psutil
 import pytest
 
 import unimem
@@ -82,3 +85,24 @@ def test_a_coordinator_that_is_killed_remembers_what_it_acknowledged(cluster: Pr
 def test_what_does_not_start_says_why_and_leaves_nothing_running() -> None:
     with pytest.raises(StartError, match="nosuch"):
         ProcessCluster(nodes=1, platform="nosuch")
+
+
+def test_children_end_with_a_parent_that_is_killed() -> None:
+    """Whatever the parent could not do any more, the system does."""
+    program = (
+        "from unimem_lab import ProcessCluster\n"
+        "cluster = ProcessCluster(nodes=1)\n"
+        "print(cluster.pid('coordinator'), cluster.pid(cluster.nodes[0]), flush=True)\n"
+        "input()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(pids) == 2
+        parent.kill()
+        parent.wait()
+        ended = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+        _, alive = psutil.wait_procs(ended, timeout=20)
+    assert alive == []

@@ -1,7 +1,7 @@
 """Fails when one of the packages that model the chip has less than 95 % of its branches covered.
 
-``python tests/support/branch_coverage.py coverage.json`` after a run of pytest with ``--cov-report=json``. The
-compiled paths are covered as Python: the run needs ``NUMBA_DISABLE_JIT=1``.
+``python tests/support/branch_coverage.py coverage.json`` after a run of pytest with ``--cov-report=json``.
+The compiled paths are covered as Python: the run needs ``NUMBA_DISABLE_JIT=1``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """`docs/compliance.md` from test results: what of the chip the model has, lacks, and does otherwise.
 
-``docs/compliance.toml`` lists the features and, for each, the tests that show it (prefixes of pytest node IDs,
-below ``tests/``). A run with ``--compliance write`` writes the document from the outcomes; ``--compliance check``
-fails when a listed test did not pass, when a prefix matches no test, or when the committed document is not the
-one this run gives. So a claim without a passing test cannot stand.
+``docs/compliance.toml`` lists the features and, for each, the tests that show it (prefixes of pytest node
+IDs, below ``tests/``). A run with ``--compliance write`` writes the document from the outcomes;
+``--compliance check`` fails when a listed test did not pass, when a prefix matches no test, or when the
+committed document is not the one this run gives. So a claim without a passing test cannot stand.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Feature:
     tests: tuple[str, ...]
 
 
-class BadFeature(ValueError):
+class BadFeature(ValueError):  # noqa: N818 - says what is bad
     """A row of compliance.toml does not make sense."""
 
 
@@ -75,8 +75,8 @@ def judge(features: Iterable[Feature], outcomes: Mapping[str, str]) -> tuple[str
         "# Compliance",
         "",
         "What of the MMU-500, of VMSAv8-64 and of the DMA engines this model has, does otherwise, or lacks.",
-        "Generated from test results by `make compliance` (`docs/compliance.toml` names the tests): a feature",
-        "stands as *has* because its tests passed.",
+        "Generated from test results by `make compliance` (`docs/compliance.toml` names the tests):",
+        "a feature stands as *has* because its tests passed.",
     ]
     area = ""
     for feature in features:
@@ -95,7 +95,8 @@ def judge(features: Iterable[Feature], outcomes: Mapping[str, str]) -> tuple[str
             lines += ["", f"## {area}", "", "| feature | source | state | tests | |", "|---|---|---|---|---|"]
         shown = ", ".join(f"`{prefix}`" for prefix in feature.tests) or "–"
         count = f"{passed}: {shown}" if feature.tests else shown
-        lines.append(f"| {feature.name} | {feature.source} | **{feature.state}** | {count} | {feature.note} |")
+        cells = (feature.name, feature.source, f"**{feature.state}**", count, feature.note)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n", wrong
 
 
