@@ -57,7 +57,7 @@ class SmmuSpec:
     macro_tlb_entries: int = 512
     macro_tlb_ways: int = 4
     #: Walk cache and IPA cache share one RAM; 0 entries: there is none.
-    walk_cache_entries: int = 512
+    walk_cache_entries: int = 1024
     walk_cache_ways: int = 4
     stream_id_bits: int = 15  # IDR0.NUMSIDB; also what an SMR stores of ID and MASK
     #: IDR0.ATOSNS = 0: software may ask for translations (GATS, CB_ATS1).
