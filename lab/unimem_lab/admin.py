@@ -94,7 +94,7 @@ class Admin:
         for node in nodes:
             if node.name == name:
                 return node
-        known = ", ".join(node.name for node in nodes) or "none has joined yet"
+        known = ", ".join(sorted(node.name for node in nodes)) or "none has joined yet"
         raise UsageError(f"no node is called {name!r}; known: {known}", op="node")
 
     def regions(self) -> list[RegionInfo]:

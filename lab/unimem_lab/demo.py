@@ -25,13 +25,17 @@ from unimem_lab.sim import SimCluster
 from unimem_node import Mpsoc
 from unimem_node.clock import named_stream
 from unimem_node.mpsoc.node import boot
+from unimem_node.mpsoc.platform import load
 from unimem_node.mpsoc.scenarios import ScenarioRow, refusals, thesis
+from unimem_node.mpsoc.staleness import staleness
 
 if TYPE_CHECKING:
     from unimem import Client, Transfer
 
 #: Without --file: so many bytes, made from the seed.
 DEFAULT_BYTES = 4 << 20
+#: Of the write-back cache in the scenarios of staleness: 64 KiB.
+_CACHE_LINES = 1024
 
 
 @dataclass(slots=True)
@@ -212,13 +216,20 @@ def run_demo(*, file: Path | None, nodes: int, seed: int, platform: str, topolog
 
 
 def _scenarios(platform: str, seed: int) -> list[ScenarioRow]:
-    """The thesis' table and what the chip refuses, on one chip with its kernel."""
-    soc = Mpsoc(platform, seed=seed)
-    try:
-        kernel = boot(soc)
-        return [*thesis(soc, kernel), *refusals(soc, kernel)]
-    finally:
-        soc.close()
+    """The thesis' table and what the chip refuses; then E3b, on a chip with a cache in front of DRAM."""
+    rows: list[ScenarioRow] = []
+    for spec, scenarios in (
+        (load(platform), (thesis, refusals)),
+        (load(platform).with_cache(_CACHE_LINES), (staleness,)),
+    ):
+        soc = Mpsoc(spec, seed=seed)
+        try:
+            kernel = boot(soc)
+            for scenario in scenarios:
+                rows += scenario(soc, kernel)
+        finally:
+            soc.close()
+    return rows
 
 
 def _write(demo: Demo) -> None:
@@ -332,11 +343,19 @@ def show_demo(demo: Demo) -> None:
         [(t, r.supplied, r.smmu, r.outcome, f"{r.mapped_before:,} bytes") for t, r in published],
         title="The thesis' scenarios (arXiv 2511.19258)",
     )
-    output.table(
-        ["scenario", "what the SMMU did", "outcome"],
-        [(t, r.smmu, r.outcome) for t, r in titled if r.scenario not in _PUBLISHED],
-        title="\nWhat the chip refuses, and what passes it by",
-    )
+    for title, stale in (
+        ("What the chip refuses, and what passes it by", False),
+        ("What is stale, and its cure (E3b, with the CPU's cache in front of DRAM)", True),
+    ):
+        output.table(
+            ["scenario", "what the SMMU did", "outcome"],
+            [
+                (t, r.smmu, r.outcome)
+                for t, r in titled
+                if r.scenario not in _PUBLISHED and (r.scenario == "E3b") == stale
+            ],
+            title=f"\n{title}",
+        )
     same = "equal" if demo.sha256_sent == demo.sha256_got else "DIFFERENT"
     moved = [bar for bar in demo.bars if bar.outcome == "ok"]
     output.table(

@@ -9,11 +9,9 @@ free one); its log goes to a file, whose end is shown when it fails. Children di
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +19,8 @@ import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from unimem_lab.parent import PARENT
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -32,14 +32,6 @@ class StartError(RuntimeError):
     """A child did not come up; the message has the end of its log."""
 
 
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> None:
-    """Runs in the child before exec: SIGTERM when the parent is gone, however it went."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 class Child:
     """One `unimem` process that says where it listens."""
 
@@ -48,6 +40,7 @@ class Child:
         environment = os.environ | {
             "MALLOC_MMAP_THRESHOLD_": os.environ.get("MALLOC_MMAP_THRESHOLD_", "16777216"),
             "MALLOC_TRIM_THRESHOLD_": os.environ.get("MALLOC_TRIM_THRESHOLD_", "67108864"),
+            PARENT: str(os.getpid()),
         }
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
@@ -57,7 +50,6 @@ class Child:
                 stderr=sink,
                 env=environment,
                 start_new_session=True,  # Ctrl-C is the parent's to handle, in order
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - a C call and nothing else
             )
         self._lines: queue.Queue[bytes] = queue.Queue()
         threading.Thread(target=self._read, name=f"stdout of {name}", daemon=True).start()
