@@ -74,8 +74,12 @@ def _compiled(function: F, **options: Any) -> F:
 
 
 def njit(function: F) -> F:
-    """Compile without the GIL and cache on disk, in our folder; division and indices as in C."""
-    return _compiled(function)
+    """Compile without the GIL and cache on disk, in our folder; division and indices as in C.
+
+    Never forced into its callers: Numba hands `forceinline` down from an `njit_inline` to all that it calls,
+    which would put a copy of the largest and rarest functions at each call, and into every process.
+    """
+    return _compiled(function, forceinline=False)
 
 
 def njit_inline(function: F) -> F:

@@ -15,7 +15,6 @@ import grpc
 import grpc.aio
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from unimem.v1 import coordinator_pb2, node_pb2
 from unimem_node.mpsoc.platform import PlatformError
@@ -121,6 +120,8 @@ class NodeServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = [*SERVICES, health.SERVICE_NAME]
         if settings.reflection:
+            from grpc_reflection.v1alpha import reflection  # noqa: PLC0415 - a megabyte, by flag only
+
             reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
         await server.start()
         for name in SERVICES:
