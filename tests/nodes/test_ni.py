@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.rdma import MISS_PDID, MISS_STATUS, NI, PD_SLOT, PD_USED, SMALL, Cluster, TestNode, work
+from support.rdma import MISS_PDID, MISS_STATUS, NI, PD_SLOT, PD_USED, SMALL, SMMU, Cluster, TestNode, work
 from unimem.addresses import window_of
 from unimem.wire import WORK_REQUEST, CompletionFlags, Op, Side, Status
 from unimem_node.clock import EventLog, Scheduler
@@ -587,3 +587,24 @@ def test_compiled_code_also_runs_as_python() -> None:
     )
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     assert "1 passed" in outcome.stdout
+
+
+@pytest.mark.parametrize("hupcf", [False, True])
+def test_a_bank_that_stalls_refuses_and_keeps_nothing(cluster: Cluster, hupcf: bool) -> None:
+    """The interface cannot hold a request: what faults is refused, what is behind it blocked or refused."""
+    target = cluster.nodes[1]
+    bank = SMMU + 0x1_0000 + 0x1000 * target.processes[7].bank
+    target.bus.write32(bank, 1 | 1 << 5 | 1 << 6 | 1 << 7 | hupcf << 8)  # M, CFRE, CFIE, CFCFG, HUPCF
+    nowhere = cluster.gva(1) + (1 << 20)
+    statuses = []
+    for gva in (nowhere, nowhere + 4096, cluster.gva(1)):
+        cluster.post(0, Op.WRITE, src=LOCAL, dst=gva, length=8)
+        statuses.append(Status(int(cluster.one(0)["status"])))
+    behind = [Status.TRANSLATION_FAULT, Status.OK] if hupcf else [Status.BANK_BLOCKED] * 2
+    assert statuses == [Status.TRANSLATION_FAULT, *behind]
+    assert target.bus.read32(bank + 0x58) & 1 << 30, "SS until software says RESUME"
+    target.bus.write32(bank + 0x58, 0xFFFF_FFFF)
+    target.bus.write32(bank + 0x08, 1)  # RESUME: terminate what nobody holds any more
+    assert target.bus.read32(bank + 0x58) == 0
+    cluster.post(0, Op.WRITE, src=LOCAL, dst=cluster.gva(1), length=8)
+    assert cluster.one(0)["status"] == Status.OK

@@ -300,6 +300,8 @@ class Core:
                 )
         else:
             fault = port.refused(va, access, 0 if code == NO_ROUTE else code, level)
+            if fault.hold is not None:  # stalled: the interface cannot wait, so nobody is to be told
+                fault.hold.cancel()
             if not fault.aborts:
                 return None
         return Refusal(
