@@ -58,7 +58,6 @@ class AxiCdma:
         self.spec = spec
         table = regs.table(spec.length_bits, scatter_gather=spec.scatter_gather)
         self.registers = RegisterFile(spec.name, spec.size, table)
-        self._scheduler = scheduler
         self._record = (
             None if log is None else partial(log.record, node=node, engine=spec.name, stream=spec.stream_id)
         )
@@ -242,7 +241,7 @@ class AxiCdma:
     def refused(self, mover: Mover, refusal: Refusal) -> None:
         """An access got a bus error: the engine halts until it is reset."""
         self._ran += mover.take_moved()
-        slave = (refusal.response if refusal.response == "DECERR" else self.spec.abort_response) == "SLVERR"
+        slave = refusal.response == "SLVERR" and self.spec.abort_response == "SLVERR"
         if refusal.op in (x.OP_READ, x.OP_WRITE):
             bit = regs.DMA_SLV_ERR if slave else regs.DMA_DEC_ERR
             if mover.st[x.X_LIST]:
@@ -295,13 +294,4 @@ class AxiCdma:
             self.registers.poke("CURDESC_MSB", current >> 32)
 
     def _log(self, kind: str, reason: str | None) -> None:
-        if self._record is not None:
-            st = self._mover.st
-            self._record(
-                time_ps=self._scheduler.now_ps,
-                kind=kind,
-                source=int(st[x.SRC + x.D_BASE]),
-                destination=int(st[x.DST + x.D_BASE]),
-                bytes=self._ran,
-                reason=reason,
-            )
+        self._mover.log(self._record, kind, self._ran, reason)

@@ -20,6 +20,7 @@ A refused access is reported to the SMMU at the simulated time at which it is ma
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
@@ -204,6 +205,18 @@ class Mover:
         """Address that a side has reached."""
         st = self.st
         return int(st[side + x.D_BASE]) + (0 if st[side + x.D_FIXED] else int(st[side + x.D_POS]))
+
+    def log(self, record: Callable[..., None] | None, kind: str, ran: int, reason: str | None) -> None:
+        """Note how a transfer of `ran` bytes ended, and between which addresses, if that is recorded."""
+        if record is not None:
+            record(
+                time_ps=self._scheduler.now_ps,
+                kind=kind,
+                source=int(self.st[x.SRC + x.D_BASE]),
+                destination=int(self.st[x.DST + x.D_BASE]),
+                bytes=ran,
+                reason=reason,
+            )
 
     def _advance(self) -> None:
         """Move the next chunk, then wait for as long as it takes."""

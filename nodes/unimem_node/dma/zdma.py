@@ -90,7 +90,6 @@ class ZdmaChannel:
     ) -> None:
         self.spec = spec
         self.registers = RegisterFile(spec.name, spec.size, regs.TABLE)
-        self._scheduler = scheduler
         self._record = (
             None if log is None else partial(log.record, node=node, engine=spec.name, stream=spec.stream_id)
         )
@@ -351,13 +350,4 @@ class ZdmaChannel:
                 poke(f"{name}_CUR_{what}_MSB", address >> 32 & _ADDRESS_HIGH)
 
     def _log(self, kind: str, reason: str | None) -> None:
-        if self._record is not None:
-            st = self._mover.st
-            self._record(
-                time_ps=self._scheduler.now_ps,
-                kind=kind,
-                source=int(st[x.SRC + x.D_BASE]),
-                destination=int(st[x.DST + x.D_BASE]),
-                bytes=self._ran,
-                reason=reason,
-            )
+        self._mover.log(self._record, kind, self._ran, reason)

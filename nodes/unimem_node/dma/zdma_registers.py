@@ -44,7 +44,6 @@ RATE_CTRL: Final = 1 << 3
 CONT_ADDR: Final = 1 << 2
 CONT: Final = 1 << 1
 
-BURST_FIXED: Final = 0
 
 _INTERRUPTS: Final = (
     Field("DMA_PAUSE", 11, 11),

@@ -78,7 +78,6 @@ _HALVES_EVEN = 0x0000_FFFF_0000_FFFF
 NO_STAGE_2 = 0xFF << A_MAY2_SHIFT | 0xF << A_MEMATTR_SHIFT
 
 # What a walk counts: vector of ten. Descriptor fetches by level of stage 1, then of stage 2; hits.
-F_STAGE_1 = 0
 F_STAGE_2 = 4
 F_WALK_HITS = 8
 F_IPA_HITS = 9
@@ -198,8 +197,8 @@ def walk_stage1(
     code 0, or the FSR bit of the fault; the syndrome is the level where the walk ended; `pa_base` the output
     address of the page, block or contiguous group of ``1 << shift`` bytes; `attrs` its `A_*` bits. At an
     access flag or address size fault of a leaf the attributes are returned too: see `settle`. `va` is int64
-    (uint64 works as well); `fetched` (10,) counts (F_*), `reads` the descriptors of
-    this walk. `rows`, `state`, `at`: the cache of walks.
+    (uint64 works as well); `fetched` (10,) counts (F_*), `reads` the descriptors of this walk. `rows`,
+    `state`, `at`: the cache of walks.
     """
     address: Any = np.int64(va)
     code, bits, granule, level, shift, table = begin_stage1(row, address)
@@ -212,20 +211,13 @@ def walk_stage1(
     inherited = 0  # table attributes from above: bits 0 PXN, 1 XN, 2 APTable[0], 3 APTable[1], 4 NS
     uses = state[at + cache.H_USES] & cache.USE_STAGE_1
     if uses:
-        for depth in range(2):
-            deep = 3 - depth
-            if deep <= level:
-                break
-            covers = granule + (depth + 1) * stride
-            hit = cache.find(rows, state, at, cache.KIND_TABLE_1, address, covers, context)
-            if hit >= 0:
-                table = rows[hit, cache.W_VALUE]
-                inherited = rows[hit, cache.W_ATTRS]
-                level = deep
-                shift = granule + depth * stride
-                index_mask = (1 << stride) - 1
-                fetched[F_WALK_HITS] += 1
-                break
+        hit, level = cache.find_table(rows, state, at, cache.KIND_TABLE_1, address, granule, level, context)
+        if hit >= 0:
+            table = rows[hit, cache.W_VALUE]
+            inherited = rows[hit, cache.W_ATTRS]
+            shift = granule + (3 - level) * stride
+            index_mask = (1 << stride) - 1
+            fetched[F_WALK_HITS] += 1
     descriptor: Any = np.int64(0)
     base = size = place = 0  # the bank the last table was in; most walks stay in one
 
@@ -284,10 +276,6 @@ def settle(code: int, syndrome: int, attrs: int, access: int) -> Any:
     return code, syndrome
 
 
-_NO_ROWS = np.zeros((1, 4), np.int64)
-_NO_STATE = np.zeros(cache.HEADER, np.int64)
-
-
 @njit
 def _walk(mem64: Any, geometry: Any, row: Any, va: int, fetched: Any, rows: Any, state: Any) -> Any:
     return walk_stage1(mem64, geometry, row, va, fetched, rows, state, 0, 0)
@@ -295,5 +283,5 @@ def _walk(mem64: Any, geometry: Any, row: Any, va: int, fetched: Any, rows: Any,
 
 def walk(mem64: Any, geometry: Any, row: Any, va: int, fetched: Any) -> Result:
     """Walk stage 1 without caches; see `walk_stage1`. For diagnosis and tests: a call from Python."""
-    code, level, pa, shift, attrs, _ = _walk(mem64, geometry, row, va, fetched, _NO_ROWS, _NO_STATE)
+    code, level, pa, shift, attrs, _ = _walk(mem64, geometry, row, va, fetched, cache.NO_ROWS, cache.NO_STATE)
     return code, level, pa, shift, attrs

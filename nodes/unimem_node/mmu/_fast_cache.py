@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import numpy as np
+
 from unimem_node._jit import njit_inline
 
 # Header
@@ -40,6 +42,10 @@ W_CONTEXT: Final = 1
 W_VALUE: Final = 2
 W_ATTRS: Final = 3
 
+#: `rows` and `state` of a walk without any cache: its header enables no use.
+NO_ROWS: Final = np.zeros((1, 4), np.int64)
+NO_STATE: Final = np.zeros(HEADER, np.int64)
+
 
 @njit_inline
 def _first_of_set(state: Any, at: int, page: int, context: int) -> Any:
@@ -56,6 +62,22 @@ def find(rows: Any, state: Any, at: int, kind: int, address: int, shift: int, co
         if rows[row, W_TAG] == tag and rows[row, W_CONTEXT] == context:
             return row
     return -1
+
+
+@njit_inline
+def find_table(
+    rows: Any, state: Any, at: int, kind: int, address: int, granule: int, level: int, context: int
+) -> Any:
+    """(row, level) of the deepest table known on the way of `address` below `level`; row -1 if none is."""
+    stride = granule - 3
+    for depth in range(2):
+        deep = 3 - depth
+        if deep <= level:
+            break
+        row = find(rows, state, at, kind, address, granule + (depth + 1) * stride, context)
+        if row >= 0:
+            return row, deep
+    return -1, level
 
 
 @njit_inline

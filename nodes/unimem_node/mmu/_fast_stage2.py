@@ -121,19 +121,12 @@ def walk_stage2(
     next_mask = BITS_47_0 & -(1 << granule)
     uses = state[at + cache.H_USES] & cache.USE_STAGE_2
     if uses:
-        for depth in range(2):
-            deep = 3 - depth
-            if deep <= level:
-                break
-            covers = granule + (depth + 1) * stride
-            hit = cache.find(rows, state, at, cache.KIND_TABLE_2, address, covers, context)
-            if hit >= 0:
-                table = rows[hit, cache.W_VALUE]
-                level = deep
-                shift = granule + depth * stride
-                index_mask = (1 << stride) - 1
-                fetched[F_WALK_HITS] += 1
-                break
+        hit, level = cache.find_table(rows, state, at, cache.KIND_TABLE_2, address, granule, level, context)
+        if hit >= 0:
+            table = rows[hit, cache.W_VALUE]
+            shift = granule + (3 - level) * stride
+            index_mask = (1 << stride) - 1
+            fetched[F_WALK_HITS] += 1
     while True:
         fetched[np.uint64(F_STAGE_2 + level)] += 1
         there, descriptor = fetch(
@@ -235,20 +228,13 @@ def walk_nested(
     inherited = 0
     uses = state[at + cache.H_USES] & cache.USE_STAGE_1
     if uses:
-        for depth in range(2):
-            deep = 3 - depth
-            if deep <= level:
-                break
-            covers = granule + (depth + 1) * stride
-            hit = cache.find(rows, state, at, cache.KIND_TABLE_1, address, covers, context)
-            if hit >= 0:
-                table = rows[hit, cache.W_VALUE]
-                inherited = rows[hit, cache.W_ATTRS]
-                level = deep
-                shift = granule + depth * stride
-                index_mask = (1 << stride) - 1
-                fetched[F_WALK_HITS] += 1
-                break
+        hit, level = cache.find_table(rows, state, at, cache.KIND_TABLE_1, address, granule, level, context)
+        if hit >= 0:
+            table = rows[hit, cache.W_VALUE]
+            inherited = rows[hit, cache.W_ATTRS]
+            shift = granule + (3 - level) * stride
+            index_mask = (1 << stride) - 1
+            fetched[F_WALK_HITS] += 1
     while True:
         where = table + (((address >> shift) & index_mask) << 3)
         code, syndrome, pa, attrs2 = translate_ipa(

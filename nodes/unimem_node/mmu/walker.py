@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from unimem.addresses import fmt
 from unimem_node.memory import PhysicalMemory
-from unimem_node.mmu import _fast, _fast_cache, _fast_stage2, descriptors
+from unimem_node.mmu import _fast, _fast_stage2, descriptors
+from unimem_node.mmu._fast_cache import NO_ROWS, NO_STATE
 from unimem_node.mmu.geometry import level_shift, start_level
 from unimem_node.mmu.regime import (
     A_LEAF,
@@ -46,8 +47,6 @@ from unimem_node.mmu.regime import (
 Row = npt.NDArray[np.int64]
 
 _BITS_47_0 = (1 << 48) - 1
-_NO_CACHE = np.zeros((1, 4), np.int64)
-_NO_STATE = np.zeros(_fast_cache.HEADER, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +132,10 @@ def walk(
     mem, place, at = memory.view64, memory.geometry, signed(va)
     ipa_base = 0
     if alone:
-        found = _fast_stage2.walk_stage2(mem, place, row, at, fetched, _NO_CACHE, _NO_STATE, 0, 0)
+        found = _fast_stage2.walk_stage2(mem, place, row, at, fetched, NO_ROWS, NO_STATE, 0, 0)
     elif row2 is not None:
         *found, ipa_base = _fast_stage2.walk_nested(
-            mem, place, row, row2, at, fetched, _NO_CACHE, _NO_STATE, 0, 0, 0
+            mem, place, row, row2, at, fetched, NO_ROWS, NO_STATE, 0, 0, 0
         )
     else:
         found = _fast.walk(mem, place, row, at, fetched)

@@ -21,7 +21,7 @@ from unimem_node.bus.registers import RegisterFile
 from unimem_node.clock import Scheduler
 from unimem_node.clock.scheduler import Event
 from unimem_node.mmu._fast import FETCHED, permitted, settle, walk
-from unimem_node.mmu._fast_cache import HEADER
+from unimem_node.mmu._fast_cache import NO_ROWS, NO_STATE
 from unimem_node.mmu._fast_stage2 import walk_nested, walk_stage2
 from unimem_node.mmu.regime import (
     A_NS,
@@ -41,6 +41,7 @@ from unimem_node.mmu.regime import (
     TF,
     signed,
 )
+from unimem_node.smmu._fast import sign_extended, upper_half
 from unimem_node.smmu.arrays import INPUT_BITS, T_DESCRIPTOR_READ, T_MACRO_HIT, Arrays
 from unimem_node.smmu.banks import TYPE_STAGE_2, Banks
 from unimem_node.smmu.spec import SmmuTiming
@@ -56,8 +57,6 @@ _KINDS: Final = {
     "PR": ACCESS_PRIVILEGED,
     "PW": ACCESS_PRIVILEGED | ACCESS_WRITE,
 }
-_NO_CACHE: Final = np.zeros((1, 4), np.int64)
-_NO_STATE: Final = np.zeros(HEADER, np.int64)
 
 
 class _Port:
@@ -163,10 +162,10 @@ class AddressTranslation:
         if stages == STAGE_1:
             found = walk(mem64, geometry, row, va, fetched)
         elif stages == STAGE_2:
-            found = walk_stage2(mem64, geometry, regimes[row[R_S2]], va, fetched, _NO_CACHE, _NO_STATE, 0, 0)
+            found = walk_stage2(mem64, geometry, regimes[row[R_S2]], va, fetched, NO_ROWS, NO_STATE, 0, 0)
         else:
             found = walk_nested(
-                mem64, geometry, row, regimes[row[R_S2]], va, fetched, _NO_CACHE, _NO_STATE, 0, 0, 0
+                mem64, geometry, row, regimes[row[R_S2]], va, fetched, NO_ROWS, NO_STATE, 0, 0, 0
             )[:5]
         code, syndrome, base, shift, attrs = map(int, found)
         return code, syndrome, base | va & (1 << shift) - 1, attrs
@@ -174,8 +173,5 @@ class AddressTranslation:
 
 def _extended(va: int, sign_bit: int) -> int:
     """The 64-bit address that a TBU makes of an input (TCR2.SEP)."""
-    va = signed(va)
-    if sign_bit == INPUT_BITS - 1:
-        return va - (1 << INPUT_BITS) if va >> sign_bit == 1 else va
-    va &= (2 << sign_bit) - 1
-    return va - (2 << sign_bit) if va >> sign_bit else va
+    address: Any = np.int64(signed(va))  # the width matters: bits are shifted out
+    return int(upper_half(address) if sign_bit == INPUT_BITS - 1 else sign_extended(address, sign_bit))
