@@ -64,6 +64,8 @@ class Op(IntEnum):
     FETCH_ADD = 3
     COMPARE_SWAP = 4
     SWAP = 5
+    SEND = 6  # up to 64 bytes into a mailbox
+    COPY = 7  # by the node that owns `src`, to `dst`
 
 
 class WorkFlags(IntFlag):
@@ -72,6 +74,8 @@ class WorkFlags(IntFlag):
     INLINE = 1  # WRITE: the bytes are in the post frame; `src` is ignored, the node stages them
     RETURN = 2  # READ: `dst` is ignored, the bytes come back in the completion frame
     FENCE = 4  # starts when everything the same process posted before is complete
+    ORDERED = 8  # executed at the target after everything this node sent it before
+    ACCEPTED = 16  # complete when the target has every block, even if a page fault holds it up
 
 
 WORK_REQUEST: Final = np.dtype(
@@ -80,7 +84,7 @@ WORK_REQUEST: Final = np.dtype(
         ("op", "u1"),
         ("flags", "u1"),
         ("pdid", "<u2"),
-        ("reserved", "<u4"),
+        ("deadline_us", "<u4"),  # from the doorbell; 0: none
         ("length", "<u8"),  # bytes
         ("src", "<u8"),  # WRITE: VA in the posting process; READ: GVA
         ("dst", "<u8"),  # WRITE, atomics: GVA; READ: VA in the posting process
@@ -117,6 +121,10 @@ class Status(IntEnum):
     NO_CONTEXT_BANK = 25  # every context bank of the target's SMMU is taken
     CANCELLED = 26
     TIMED_OUT = 27
+    UNRESOLVED_FAULT = 28  # a page fault was handled again and again, and stayed
+    MAILBOX_FULL = 29
+    PAGE_PENDING = 48  # between nodes only: send it again when the page is there
+    OUT_OF_ORDER = 49  # between nodes only: something before it is missing
 
 
 class Side(IntEnum):
