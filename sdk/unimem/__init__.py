@@ -33,6 +33,7 @@ from unimem.errors import (
     CorruptPacket,
     DeadlineExceeded,
     ExternalAbort,
+    MailboxFull,
     MalformedRequest,
     NameTaken,
     NoContextBank,
@@ -54,6 +55,7 @@ from unimem.errors import (
     UnimemError,
     UnknownNode,
     UnknownRegion,
+    UnresolvedFault,
     UsageError,
 )
 from unimem.pointers import GlobalPtr
@@ -88,6 +90,7 @@ __all__ = [
     "GlobalArray",
     "GlobalPtr",
     "Grant",
+    "MailboxFull",
     "MalformedRequest",
     "NameTaken",
     "NoContextBank",
@@ -116,6 +119,7 @@ __all__ = [
     "UnimemError",
     "UnknownNode",
     "UnknownRegion",
+    "UnresolvedFault",
     "UsageError",
     "Work",
     "connect",

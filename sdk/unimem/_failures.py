@@ -21,6 +21,7 @@ from unimem.errors import (
     CorruptPacket,
     DeadlineExceeded,
     ExternalAbort,
+    MailboxFull,
     MalformedRequest,
     NameTaken,
     NoContextBank,
@@ -40,6 +41,7 @@ from unimem.errors import (
     UnimemError,
     UnknownNode,
     UnknownRegion,
+    UnresolvedFault,
     UsageError,
 )
 from unimem.wire import CompletionFlags, Side, Status
@@ -57,6 +59,9 @@ _SMMU: Mapping[int, type[SmmuFault]] = {
     Status.ADDRESS_SIZE_FAULT: AddressSizeFault,
     Status.BANK_BLOCKED: BankBlocked,
     Status.STREAM_FAULT: StreamFault,
+    Status.UNRESOLVED_FAULT: UnresolvedFault,
+    # Between nodes only; a node that lets it out as a verdict has given up on the page.
+    Status.PAGE_PENDING: UnresolvedFault,
 }
 
 _OTHER: Mapping[int, tuple[type[UnimemError], str]] = {
@@ -66,12 +71,15 @@ _OTHER: Mapping[int, tuple[type[UnimemError], str]] = {
     Status.BAD_CRC: (CorruptPacket, "a packet arrived damaged"),
     Status.SEQUENCE_GAP: (CorruptPacket, "a packet arrived out of sequence"),
     Status.MALFORMED: (MalformedRequest, "no engine accepts this operation, length or alignment"),
-    Status.MISALIGNED: (MalformedRequest, "an atomic needs an address that is a multiple of 8"),
+    Status.MISALIGNED: (MalformedRequest, "an atomic needs an address that is a multiple of its size"),
     Status.PEER_LOST: (PeerLost, "the connection broke with the operation under way"),
     Status.PEER_UNREACHABLE: (PeerUnreachable, "the node could not be reached"),
     Status.NO_CONTEXT_BANK: (NoContextBank, "every context bank of the SMMU is taken"),
     Status.CANCELLED: (Cancelled, "cancelled"),
     Status.TIMED_OUT: (DeadlineExceeded, "the node gave up waiting"),
+    Status.MAILBOX_FULL: (MailboxFull, "the mailbox is full"),
+    # Between nodes only.
+    Status.OUT_OF_ORDER: (CorruptPacket, "something that had to come before it is missing"),
 }
 
 
@@ -85,6 +93,10 @@ def completion_error(
     """
     code = int(row["status"])
     definite = bool(int(row["flags"]) & CompletionFlags.DEFINITE)
+    try:
+        reason = Status(code).name
+    except ValueError:  # a newer node
+        reason = f"STATUS_{code}"
     smmu = _SMMU.get(code)
     if smmu is not None:
         access = "write" if row["access"] else "read"
@@ -106,15 +118,12 @@ def completion_error(
             op=op,
             gva=gva,
             node=node,
+            reason=reason,
             definite=definite,
         )
     kind, words = _OTHER.get(code, (TransferError, f"unknown status {code}"))
     if note and kind is AccessDenied:  # found by the port: the node refused the session, not the access
         kind = SessionExpired
-    try:
-        reason = Status(code).name
-    except ValueError:  # a newer node
-        reason = f"STATUS_{code}"
     return kind(note or words, op=op, gva=gva, node=node, reason=reason, definite=definite)
 
 

@@ -28,7 +28,7 @@ _CLIENT = 0xFFFF_FFFF
 _EXPECTED = (wire.MAGIC, wire.VERSION, int(FrameKind.COMPLETE), wire.COMPLETION_BYTES)
 _PADDING = tuple(bytes(n) for n in range(8))
 _INLINE, _RETURN, _FENCE = int(WorkFlags.INLINE), int(WorkFlags.RETURN), int(WorkFlags.FENCE)
-_WRITE, _READ, _DATA = int(Op.WRITE), int(Op.READ), int(CompletionFlags.DATA)
+_READ, _DATA = int(Op.READ), int(CompletionFlags.DATA)
 
 
 def post_message(works: Sequence[tuple[int, Work]], pdid: int, number: int) -> bytes:
@@ -36,9 +36,9 @@ def post_message(works: Sequence[tuple[int, Work]], pdid: int, number: int) -> b
     records: list[bytes] = []
     payloads: list[bytes | memoryview] = []
     for wr_id, work in works:
-        flags = _FENCE if work.fence else 0
+        flags = work.flags | _FENCE if work.fence else work.flags
         data = work.data
-        if work.op == _WRITE and data is not None:
+        if data is not None:
             flags |= _INLINE
             payloads.append(data)
             if work.length & 7:
@@ -47,7 +47,17 @@ def post_message(works: Sequence[tuple[int, Work]], pdid: int, number: int) -> b
             flags |= _RETURN
         records.append(
             _RECORD.pack(
-                wr_id, work.op, flags, pdid, 0, work.length, work.src, work.dst, work.operand, work.compare, 0
+                wr_id,
+                work.op,
+                flags,
+                pdid,
+                work.deadline,
+                work.length,
+                work.src,
+                work.dst,
+                work.operand,
+                work.compare,
+                0,
             )
         )
     return _message(len(records), records, payloads, number)

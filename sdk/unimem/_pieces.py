@@ -38,6 +38,8 @@ class Piece(Work):
             length=length,
             data=work.data[offset : offset + length] if work.data is not None else None,
             fence=work.fence and offset == 0,
+            flags=work.flags,
+            deadline=work.deadline,
         )
 
     @property

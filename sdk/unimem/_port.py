@@ -33,19 +33,35 @@ class Work:
     ==========  ====================================================================================
     `op`        `unimem.wire.Op` as int
     `node`      name of the node that executes it; None = the home node (`copy`: the source's node)
-    `src`       READ: GVA; WRITE without `data`: virtual address in the process on `node`
-    `dst`       WRITE, atomics: GVA
-    `length`    bytes
-    `data`      WRITE: the bytes (INLINE: the node stages them), any length; None for a copy
+    `src`       READ, COPY: GVA; WRITE without `data`: virtual address in the process on `node`
+    `dst`       all but READ: GVA
+    `length`    bytes; atomics: 4 or 8
+    `data`      WRITE, SEND: the bytes (INLINE: the node stages them), any length; None for a copy
     `out`       READ: where the bytes go (RETURN), any length; may be withdrawn, see above
     `operand`   addend or new value, 0 .. 2**64 - 1
     `compare`   COMPARE_SWAP: expected value
     `fence`     starts when everything posted to the same node before is complete
+    `flags`     `unimem.wire.WorkFlags` as int, beside INLINE, RETURN and FENCE, which the port sets
+    `deadline`  µs from the doorbell at which the node gives up: TIMED_OUT; 0 = never
     `note`      set by the port on a failure of its own: one line for the error message
     ==========  ====================================================================================
     """
 
-    __slots__ = ("compare", "data", "dst", "fence", "length", "node", "note", "op", "operand", "out", "src")
+    __slots__ = (
+        "compare",
+        "data",
+        "deadline",
+        "dst",
+        "fence",
+        "flags",
+        "length",
+        "node",
+        "note",
+        "op",
+        "operand",
+        "out",
+        "src",
+    )
 
     def __init__(
         self,
@@ -59,6 +75,8 @@ class Work:
         compare: int = 0,
         fence: bool = False,
         node: str | None = None,
+        flags: int = 0,
+        deadline: int = 0,
     ) -> None:
         self.op = op
         self.src = src
@@ -69,6 +87,8 @@ class Work:
         self.operand = operand
         self.compare = compare
         self.fence = fence
+        self.flags = flags
+        self.deadline = deadline
         self.node = node
         self.note = ""
 
@@ -80,10 +100,10 @@ class Work:
 class Batch:
     """Many work requests in one array, posted together: one Python object for thousands of requests.
 
-    `requests`: WORK_REQUEST array. `wr_id`, `pdid` and `posted_ps` are the port's to fill; every WRITE is
-    INLINE, every READ has RETURN, none is longer than 256 KiB. `payload`: uint8, the bytes of the writes in
-    order, each padded to a multiple of 8. `out`: uint8, shape (requests, longest READ): row i takes the bytes
-    of request i. `node` and `note` as in `Work`.
+    `requests`: WORK_REQUEST array. `wr_id`, `pdid` and `posted_ps` are the port's to fill; every WRITE and
+    SEND is INLINE, every READ has RETURN, none of them is longer than 256 KiB. `payload`: uint8, the bytes of
+    the writes in order, each padded to a multiple of 8. `out`: uint8, shape (requests, longest READ): row i
+    takes the bytes of request i. `node` and `note` as in `Work`.
     """
 
     __slots__ = ("node", "note", "out", "payload", "requests")
@@ -122,7 +142,11 @@ class _PortBase(Protocol):
         """Queue many requests at once, ordered like single ones."""
 
     def cancel(self, work: Work) -> bool:
-        """Take back what has not left yet: True, and `on_done` is called with CANCELLED; False: too late."""
+        """Take `work` back. True: it had not left, and `on_done` is called with CANCELLED first.
+
+        False: it is under way, or over. A node that can is told to stop it: then it completes as CANCELLED,
+        definite only when nothing of it had left.
+        """
 
 
 class Port(_PortBase, Protocol):

@@ -25,6 +25,7 @@
         ├── CorruptPacket               CRC or sequence
         ├── MalformedRequest            an operation, length or alignment that no engine accepts
         ├── NoContextBank               every context bank of the SMMU is taken
+        ├── MailboxFull                 the owner of the mailbox takes nothing out, and it is full
         └── SmmuFault                   an SMMU refused the access; the syndrome is in the attributes
             ├── TranslationFault        nothing is mapped there for this protection domain
             ├── PermissionFault         mapped, but not for this kind of access
@@ -33,6 +34,7 @@
             ├── TlbConflict             two TLB entries for one address
             ├── ExternalAbort           a descriptor, or the page, lies where there is no memory
             ├── BankBlocked             a stalled transaction holds up the context bank
+            ├── UnresolvedFault         a page fault was handled again and again, and stayed
             └── StreamFault             the engine's stream has no (or more than one) stream mapping
 
 Every error has `op`, `gva`, `node`, `reason`, `hint`, `definite` and `retryable`. `definite` answers the
@@ -241,7 +243,10 @@ class MalformedRequest(TransferError):
     """An operation, a length or an alignment that no engine accepts."""
 
     REASON = "MALFORMED"
-    HINT = "atomics work on 8 bytes at a multiple of 8; other lengths are 1 byte or more within one region"
+    HINT = (
+        "atomics work on 4 or 8 bytes at a multiple of their size;"
+        " other lengths are 1 byte or more within one region"
+    )
 
 
 class NoContextBank(TransferError):
@@ -249,6 +254,14 @@ class NoContextBank(TransferError):
 
     REASON = "NO_CONTEXT_BANK"
     HINT = "close clients of other domains, or share a domain (connect(domain=...))"
+    RETRYABLE = True
+
+
+class MailboxFull(TransferError):
+    """The mailbox was full each time the message was offered: its owner takes nothing out."""
+
+    REASON = "MAILBOX_FULL"
+    HINT = "receive() at its owner, give it more slots=, or send again later"
     RETRYABLE = True
 
 
@@ -358,6 +371,18 @@ class BankBlocked(SmmuFault):
     REASON = "BANK_BLOCKED"
     HINT = "software on the node has to write RESUME of that context bank first"
     WORDS = "context bank blocked by a stalled transaction"
+
+
+class UnresolvedFault(SmmuFault):
+    """The node's fault policy said again and again that the page was there, and the access faulted again."""
+
+    REASON = "UNRESOLVED_FAULT"
+    HINT = (
+        "the node evicts the page as fast as it brings it in, or its fault policy never makes it accessible:"
+        " pin the memory, move less at once, or choose another policy"
+    )
+    RETRYABLE = True
+    WORDS = "page fault that stayed however often it was handled"
 
 
 class StreamFault(SmmuFault):

@@ -66,6 +66,8 @@ class Operation(Work):
         self.compare = compare
         self.node = node
         self.fence = False
+        self.flags = 0
+        self.deadline = 0
         self.status = UNDER_WAY
 
     def on_done(self, status: int, rows: np.ndarray, index: int) -> None:

@@ -24,13 +24,14 @@ from unimem import _many
 from unimem._many import PIECE_BYTES, Many
 from unimem.addresses import ADDRESS_BITS, GLOBAL_BASE, fmt
 from unimem.errors import UsageError
-from unimem.wire import COMPLETION, WORK_REQUEST, Op, Status, WorkFlags
+from unimem.wire import COMPLETION, MESSAGE_BYTES, WORK_REQUEST, Op, Status, WorkFlags
 
 if TYPE_CHECKING:
     from unimem.client import Client
 
 __all__ = [
     "COMPLETION",
+    "MESSAGE_BYTES",
     "PIECE_BYTES",
     "WORK_REQUEST",
     "CompletionQueue",
@@ -44,6 +45,11 @@ __all__ = [
 ]
 
 _LAST_OP = max(Op)
+_ATOMICS = (Op.FETCH_ADD, Op.COMPARE_SWAP, Op.SWAP)
+#: The flags that are the poster's.
+_FLAGS = int(WorkFlags.FENCE | WorkFlags.ORDERED | WorkFlags.ACCEPTED | WorkFlags.SIGNAL)
+#: Longest COPY: an answer of the fabric counts its bytes in 32 bits.
+_COPY_BYTES = 1 << 30
 
 
 @dataclass(slots=True)
@@ -138,20 +144,33 @@ class QueuePair:
     ) -> None:
         """Post an array of `WORK_REQUEST`; returns at once.
 
-        `op`, `length`, `src` of reads, `dst` of the others, `operand`, `compare`, `wr_id` and the FENCE flag
-        are yours. `payload`: uint8, the bytes of the writes in order, each padded to a multiple of 8; it must
-        not change until the writes are complete. `out`: uint8 of shape (requests, longest read), for reads.
+        `op`, `length`, `src` of READ and COPY, `dst` of all but READ, `operand`, `compare`, `deadline_us`,
+        `wr_id` and the flags FENCE, ORDERED, ACCEPTED and SIGNAL are yours. `payload`: uint8, the bytes of
+        WRITE and SEND in order, each padded to a multiple of 8; it must not change until they are complete.
+        `out`: uint8 of shape (requests, longest READ), for READ.
         `UsageError`, before anything is sent, for a request that no node could accept.
         """
         payload = np.empty(0, np.uint8) if payload is None else payload
         _check(requests, payload, out)
         posted = _Posted(self, requests, payload, out)
         flags = posted.requests["flags"]
-        flags &= int(WorkFlags.FENCE)
-        flags[requests["op"] == Op.WRITE] |= int(WorkFlags.INLINE)
+        flags &= _FLAGS
+        flags[_carries(requests["op"])] |= int(WorkFlags.INLINE)
         flags[requests["op"] == Op.READ] |= int(WorkFlags.RETURN)
         self.counters.posted += len(requests)
         self._client._post_many(posted)
+
+
+def _carries(op: np.ndarray) -> np.ndarray:
+    """Which requests bring their bytes."""
+    found: np.ndarray = (op == Op.WRITE) | (op == Op.SEND)
+    return found
+
+
+def _outside(gva: np.ndarray, length: np.ndarray | int) -> np.ndarray:
+    """Which of [gva, gva + length) are not global."""
+    found: np.ndarray = (gva < GLOBAL_BASE) | (gva > (1 << ADDRESS_BITS) - length)
+    return found
 
 
 def _check(requests: np.ndarray, payload: np.ndarray, out: np.ndarray | None) -> None:
@@ -160,14 +179,26 @@ def _check(requests: np.ndarray, payload: np.ndarray, out: np.ndarray | None) ->
     if payload.dtype != np.uint8 or payload.ndim != 1 or not payload.flags.c_contiguous:
         raise UsageError("the payload is a flat, contiguous array of uint8", op="post")
     op, length = requests["op"], requests["length"]
-    read = op == Op.READ
+    read, copy = op == Op.READ, op == Op.COPY
     gva = np.where(read, requests["src"], requests["dst"])
-    atomic = op > Op.READ
+    signal = (requests["flags"] & int(WorkFlags.SIGNAL)) != 0
+    limit = np.where(copy, _COPY_BYTES, np.where(op == Op.SEND, MESSAGE_BYTES, PIECE_BYTES))
+    word = (length == 4) | (length == 8)
     for bad, problem in (
         ((op < Op.WRITE) | (op > _LAST_OP), "no such operation"),
-        ((length == 0) | (length > PIECE_BYTES), f"a length is 1 to {PIECE_BYTES}"),
-        (atomic & ((length != 8) | (gva % 8 != 0)), "an atomic has 8 bytes at a multiple of 8"),
-        ((gva < GLOBAL_BASE) | (gva > (1 << ADDRESS_BITS) - length), "not a global address"),
+        (
+            (length == 0) | (length > limit),
+            f"a length is 1 to {PIECE_BYTES}, of SEND {MESSAGE_BYTES}, of COPY {_COPY_BYTES}",
+        ),
+        (
+            np.isin(op, _ATOMICS) & (~word | (gva % np.where(word, length, 1) != 0)),
+            "an atomic has 4 or 8 bytes at a multiple of its size",
+        ),
+        (_outside(gva, length) | copy & _outside(requests["src"], length), "not a global address"),
+        (
+            signal & ((op != Op.WRITE) | (requests["compare"] % 8 != 0) | _outside(requests["compare"], 8)),
+            "only a WRITE signals, a global 64-bit word at a multiple of 8",
+        ),
     ):
         if bad.any():
             i = int(bad.argmax())
@@ -175,10 +206,10 @@ def _check(requests: np.ndarray, payload: np.ndarray, out: np.ndarray | None) ->
                 f"request {i} of {len(requests)} (op {op[i]}, {length[i]} bytes at {fmt(gva[i])}): {problem}",
                 op="post",
             )
-    need = int(((length[op == Op.WRITE] + 7) & ~np.uint64(7)).sum())
+    need = int(((length[_carries(op)] + 7) & ~np.uint64(7)).sum())
     if need != len(payload):
         raise UsageError(
-            f"the writes have {need} bytes of padded payload, but {len(payload)} came", op="post"
+            f"the requests have {need} bytes of padded payload, but {len(payload)} came", op="post"
         )
     if read.any() and (
         out is None

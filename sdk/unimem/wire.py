@@ -64,18 +64,23 @@ class Op(IntEnum):
     FETCH_ADD = 3
     COMPARE_SWAP = 4
     SWAP = 5
-    SEND = 6  # up to 64 bytes into a mailbox
-    COPY = 7  # by the node that owns `src`, to `dst`
+    SEND = 6  # up to MESSAGE_BYTES bytes into the mailbox at `dst`
+    COPY = 7  # by the node that owns `src`, to `dst`; both are GVAs
+
+
+#: Longest message of a SEND, and bytes of a mailbox's slot.
+MESSAGE_BYTES: Final = 64
 
 
 class WorkFlags(IntFlag):
     """Flags of a work request."""
 
-    INLINE = 1  # WRITE: the bytes are in the post frame; `src` is ignored, the node stages them
+    INLINE = 1  # WRITE, SEND: the bytes are in the post frame; `src` is ignored, the node stages them
     RETURN = 2  # READ: `dst` is ignored, the bytes come back in the completion frame
     FENCE = 4  # starts when everything the same process posted before is complete
     ORDERED = 8  # executed at the target after everything this node sent it before
     ACCEPTED = 16  # complete when the target has every block, even if a page fault holds it up
+    SIGNAL = 32  # WRITE: then `operand` into the 64-bit word at GVA `compare`, unless the write is refused
 
 
 WORK_REQUEST: Final = np.dtype(
@@ -85,9 +90,9 @@ WORK_REQUEST: Final = np.dtype(
         ("flags", "u1"),
         ("pdid", "<u2"),
         ("deadline_us", "<u4"),  # from the doorbell; 0: none
-        ("length", "<u8"),  # bytes
-        ("src", "<u8"),  # WRITE: VA in the posting process; READ: GVA
-        ("dst", "<u8"),  # WRITE, atomics: GVA; READ: VA in the posting process
+        ("length", "<u8"),  # bytes; atomics: 4 or 8
+        ("src", "<u8"),  # WRITE, SEND: VA in the posting process; READ, COPY: GVA
+        ("dst", "<u8"),  # GVA; READ: VA in the posting process
         ("operand", "<u8"),  # addend, or new value
         ("compare", "<u8"),
         ("posted_ps", "<u8"),  # doorbell, filled by the node
@@ -115,14 +120,14 @@ class Status(IntEnum):
     BAD_CRC = 19
     SEQUENCE_GAP = 20
     MALFORMED = 21  # op, length or alignment that no engine accepts
-    MISALIGNED = 22  # an atomic not on 8 bytes
+    MISALIGNED = 22  # an atomic not on a multiple of its size
     PEER_LOST = 23  # the connection broke with the request under way
     PEER_UNREACHABLE = 24  # never connected: nothing was sent
     NO_CONTEXT_BANK = 25  # every context bank of the target's SMMU is taken
     CANCELLED = 26
     TIMED_OUT = 27
     UNRESOLVED_FAULT = 28  # a page fault was handled again and again, and stayed
-    MAILBOX_FULL = 29
+    MAILBOX_FULL = 29  # each time the message was offered
     PAGE_PENDING = 48  # between nodes only: send it again when the page is there
     OUT_OF_ORDER = 49  # between nodes only: something before it is missing
 

@@ -95,6 +95,17 @@ def test_every_status_has_a_class_and_keeps_its_name(status: Status) -> None:
         assert isinstance(error, errors.SmmuFault)
 
 
+def test_a_page_fault_that_stays_says_where_and_what_to_do() -> None:
+    error = completion_error(
+        row(Status.UNRESOLVED_FAULT, side=Side.TARGET, access=1, level=3, stream_id=0x210, iova=0x10_0000_3000),
+        op="put", gva=0x10_0000_3000, node="n1",
+    )  # fmt: skip
+    assert isinstance(error, errors.UnresolvedFault)
+    assert error.retryable
+    for part in ("write refused by the target's SMMU", "0x10_0000_3000", "pin the memory"):
+        assert part in str(error)
+
+
 def test_a_status_of_the_future_and_a_note_of_the_port() -> None:
     assert completion_error(row(999), op="put", gva=None).reason == "STATUS_999"
     error = completion_error(row(Status.PEER_LOST), op="put", gva=None, note="the cable was cut")

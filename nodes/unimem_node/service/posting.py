@@ -38,12 +38,12 @@ class Post:
 
     def __init__(self, wrs: np.ndarray, payload: np.ndarray, *, as_messages: bool) -> None:
         op, flags, length = wrs["op"], wrs["flags"], wrs["length"]
-        sends = (op == Op.WRITE) & (flags & _INLINE != 0)
+        sends = _carries(op) & (flags & _INLINE != 0)
         returns = (op == Op.READ) & (flags & _RETURN != 0)
         n = len(wrs)
         if (length[sends] > len(payload)).any():
             raise FrameError(
-                f"an INLINE write of {int(length[sends].max())} bytes; the payloads have {len(payload)}"
+                f"an INLINE request of {int(length[sends].max())} bytes; the payloads have {len(payload)}"
             )
         too_long = returns & (length > RETURN_LIMIT)
         if too_long.any():
@@ -56,7 +56,7 @@ class Post:
         np.cumsum(np.where(returns, room, 0), out=self.lands[1:])
         if not self.inline[-1] - 7 <= len(payload) <= self.inline[-1]:
             raise FrameError(
-                f"{len(payload)} bytes of payload where the INLINE writes take {self.inline[-1]}"
+                f"{len(payload)} bytes of payload where the INLINE requests take {self.inline[-1]}"
             )
         self._room = self.inline + self.lands
         self.wrs, self.payload, self.returns, self.as_messages = wrs, payload, returns, as_messages
@@ -86,7 +86,7 @@ class Post:
         if last > first:
             piece = self.payload[first:last]
             view[: len(piece)] = piece
-            sends = (wrs["flags"] & _INLINE != 0) & (wrs["op"] == Op.WRITE)
+            sends = (wrs["flags"] & _INLINE != 0) & _carries(wrs["op"])
             wrs["src"][sends] = (self.inline[start:end][sends] + (va - first)).astype(np.uint64)
         place = self.lands[start:end] + (last - first - int(self.lands[start]))
         size = np.zeros(end - start, np.int64)
@@ -94,6 +94,12 @@ class Post:
             wrs["dst"][returns] = (place[returns] + va).astype(np.uint64)
             size[returns] = wrs["length"][returns].astype(np.int64)
         return wrs, place, size
+
+
+def _carries(op: np.ndarray) -> np.ndarray:
+    """Which requests take bytes with them."""
+    found: np.ndarray = (op == Op.WRITE) | (op == Op.SEND)
+    return found
 
 
 def post_of_frame(frame: np.ndarray) -> Post:
@@ -108,7 +114,7 @@ def post_of_messages(work: Sequence[Any]) -> Post:
     pieces = []
     for row, message in zip(wrs, work, strict=True):
         op, flags, length = message.opcode, WorkFlags(0), message.length
-        if message.data and op == Op.WRITE:
+        if message.data and op in (Op.WRITE, Op.SEND):
             flags |= WorkFlags.INLINE
             if length not in (0, len(message.data)):
                 op = _REFUSED
@@ -117,11 +123,18 @@ def post_of_messages(work: Sequence[Any]) -> Post:
                 pieces.append(message.data.ljust(padded(length), b"\0"))
         elif op == Op.READ and message.dst == 0:
             flags |= WorkFlags.RETURN
-        if message.fence:
-            flags |= WorkFlags.FENCE
+        for asked, flag in (
+            (message.fence, WorkFlags.FENCE),
+            (message.ordered, WorkFlags.ORDERED),
+            (message.accepted, WorkFlags.ACCEPTED),
+            (message.signal, WorkFlags.SIGNAL),
+        ):
+            if asked:
+                flags |= flag
         if op not in range(len(Op) + 1):
             op = _REFUSED
         row["wr_id"], row["op"], row["flags"], row["length"] = message.wr_id, op, flags, length
         row["src"], row["dst"] = message.src, message.dst
-        row["operand"], row["compare"] = message.operand, message.compare
+        row["operand"], row["compare"] = message.operand, message.signal or message.compare
+        row["deadline_us"] = message.deadline_us
     return Post(wrs, np.frombuffer(b"".join(pieces), np.uint8), as_messages=True)

@@ -50,7 +50,8 @@ WORK_LIMIT: Final = 1 << 16
 MESSAGE_BYTES: Final = 1 << 20
 
 _DATA: Final = np.uint8(CompletionFlags.DATA)
-_FENCE: Final = np.uint8(WorkFlags.FENCE)
+#: What is staged is an address like any other: INLINE and RETURN end here.
+_FLAGS: Final = np.uint8(WorkFlags.FENCE | WorkFlags.ORDERED | WorkFlags.ACCEPTED | WorkFlags.SIGNAL)
 
 
 class _Batch:
@@ -133,7 +134,7 @@ class TransferStream:
         else:
             wrs, place, sizes = post.place(start, end, va, view)
         wrs["pdid"] = self._domain.pdid
-        wrs["flags"] &= _FENCE  # what is staged is an address like any other
+        wrs["flags"] &= _FLAGS
         number = self._next_batch
         self._next_batch += 1
         self._ledger.enter(wrs, number, place, sizes)

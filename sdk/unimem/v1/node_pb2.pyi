@@ -16,12 +16,16 @@ class Opcode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OPCODE_FETCH_ADD: _ClassVar[Opcode]
     OPCODE_COMPARE_SWAP: _ClassVar[Opcode]
     OPCODE_SWAP: _ClassVar[Opcode]
+    OPCODE_SEND: _ClassVar[Opcode]
+    OPCODE_COPY: _ClassVar[Opcode]
 OPCODE_UNSPECIFIED: Opcode
 OPCODE_WRITE: Opcode
 OPCODE_READ: Opcode
 OPCODE_FETCH_ADD: Opcode
 OPCODE_COMPARE_SWAP: Opcode
 OPCODE_SWAP: Opcode
+OPCODE_SEND: Opcode
+OPCODE_COPY: Opcode
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()
@@ -338,12 +342,14 @@ class FieldInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., high: _Optional[int] = ..., low: _Optional[int] = ..., doc: _Optional[str] = ...) -> None: ...
 
 class TransferRequest(_message.Message):
-    __slots__ = ("packed", "work")
+    __slots__ = ("packed", "work", "cancel")
     PACKED_FIELD_NUMBER: _ClassVar[int]
     WORK_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
     packed: bytes
     work: _containers.RepeatedCompositeFieldContainer[WorkRequest]
-    def __init__(self, packed: _Optional[bytes] = ..., work: _Optional[_Iterable[_Union[WorkRequest, _Mapping]]] = ...) -> None: ...
+    cancel: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, packed: _Optional[bytes] = ..., work: _Optional[_Iterable[_Union[WorkRequest, _Mapping]]] = ..., cancel: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class TransferResponse(_message.Message):
     __slots__ = ("packed", "completions")
@@ -354,7 +360,7 @@ class TransferResponse(_message.Message):
     def __init__(self, packed: _Optional[bytes] = ..., completions: _Optional[_Iterable[_Union[Completion, _Mapping]]] = ...) -> None: ...
 
 class WorkRequest(_message.Message):
-    __slots__ = ("wr_id", "opcode", "src", "dst", "length", "data", "operand", "compare", "fence")
+    __slots__ = ("wr_id", "opcode", "src", "dst", "length", "data", "operand", "compare", "fence", "ordered", "accepted", "deadline_us", "signal")
     WR_ID_FIELD_NUMBER: _ClassVar[int]
     OPCODE_FIELD_NUMBER: _ClassVar[int]
     SRC_FIELD_NUMBER: _ClassVar[int]
@@ -364,6 +370,10 @@ class WorkRequest(_message.Message):
     OPERAND_FIELD_NUMBER: _ClassVar[int]
     COMPARE_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
+    ORDERED_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_US_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
     wr_id: int
     opcode: Opcode
     src: int
@@ -373,7 +383,11 @@ class WorkRequest(_message.Message):
     operand: int
     compare: int
     fence: bool
-    def __init__(self, wr_id: _Optional[int] = ..., opcode: _Optional[_Union[Opcode, str]] = ..., src: _Optional[int] = ..., dst: _Optional[int] = ..., length: _Optional[int] = ..., data: _Optional[bytes] = ..., operand: _Optional[int] = ..., compare: _Optional[int] = ..., fence: bool = ...) -> None: ...
+    ordered: bool
+    accepted: bool
+    deadline_us: int
+    signal: int
+    def __init__(self, wr_id: _Optional[int] = ..., opcode: _Optional[_Union[Opcode, str]] = ..., src: _Optional[int] = ..., dst: _Optional[int] = ..., length: _Optional[int] = ..., data: _Optional[bytes] = ..., operand: _Optional[int] = ..., compare: _Optional[int] = ..., fence: bool = ..., ordered: bool = ..., accepted: bool = ..., deadline_us: _Optional[int] = ..., signal: _Optional[int] = ...) -> None: ...
 
 class Completion(_message.Message):
     __slots__ = ("wr_id", "status", "reason", "bytes", "value", "data", "definite", "node", "syndrome", "posted_ns", "completed_ns", "timing_ns")

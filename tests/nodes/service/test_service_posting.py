@@ -71,10 +71,10 @@ def test_a_return_longer_than_one_completion_may_carry_is_refused_in_its_place()
 @pytest.mark.parametrize(
     ("lengths", "payload", "words"),
     [
-        ([8, 8], 8, "8 bytes of payload where the INLINE writes take 16"),
+        ([8, 8], 8, "8 bytes of payload where the INLINE requests take 16"),
         ([8], 24, "24 bytes of payload"),
-        ([2**64 - 1], 8, "an INLINE write of 18446744073709551615 bytes"),
-        ([2**63, 2**63], 0, "an INLINE write of"),
+        ([2**64 - 1], 8, "an INLINE request of 18446744073709551615 bytes"),
+        ([2**63, 2**63], 0, "an INLINE request of"),
     ],
 )
 def test_payloads_that_do_not_add_up_are_no_frame(lengths: list[int], payload: int, words: str) -> None:
@@ -106,6 +106,37 @@ def test_messages_become_the_same_requests() -> None:
     assert one.wrs["flags"].tolist()[:4] == [WorkFlags.INLINE, 0, WorkFlags.RETURN, WorkFlags.FENCE]
     assert one.wrs["length"].tolist()[:4] == [5, 7, 5, 5]
     assert one.payload.tobytes() == b"hello\0\0\0"
+
+
+def test_messages_may_ask_for_everything_a_frame_may() -> None:
+    one = post_of_messages(
+        [
+            node_pb2.WorkRequest(opcode=node_pb2.OPCODE_SEND, dst=0x1000000000, data=b"hello", ordered=True),
+            node_pb2.WorkRequest(opcode=node_pb2.OPCODE_COPY, src=0x1000000000, dst=0x2000000000, length=9),
+            node_pb2.WorkRequest(
+                opcode=node_pb2.OPCODE_WRITE,
+                dst=0x1000000000,
+                data=b"x",
+                accepted=True,
+                deadline_us=250,
+                signal=0x1000000008,
+                operand=7,
+            ),
+        ]
+    )
+    inline = WorkFlags.INLINE
+    assert one.wrs["op"].tolist() == [Op.SEND, Op.COPY, Op.WRITE]
+    assert one.wrs["flags"].tolist() == [
+        inline | WorkFlags.ORDERED,
+        0,
+        inline | WorkFlags.ACCEPTED | WorkFlags.SIGNAL,
+    ]
+    assert one.wrs["deadline_us"].tolist() == [0, 0, 250]
+    assert (one.wrs["operand"][2], one.wrs["compare"][2]) == (7, 0x1000000008)
+    buffer = np.zeros(16, np.uint8)
+    one.place(0, 3, 0x4000, buffer)
+    assert one.wrs["src"].tolist() == [0x4000, 0x1000000000, 0x4008]
+    assert buffer.tobytes() == b"hello\0\0\0x" + bytes(7)
 
 
 def test_thousands_of_small_writes_cost_well_under_a_microsecond_each() -> None:
