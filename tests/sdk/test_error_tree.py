@@ -97,7 +97,9 @@ def test_every_status_has_a_class_and_keeps_its_name(status: Status) -> None:
 
 def test_a_page_fault_that_stays_says_where_and_what_to_do() -> None:
     error = completion_error(
-        row(Status.UNRESOLVED_FAULT, side=Side.TARGET, access=1, level=3, stream_id=0x210, iova=0x10_0000_3000),
+        row(
+            Status.UNRESOLVED_FAULT, side=Side.TARGET, access=1, level=3, stream_id=0x210, iova=0x10_0000_3000
+        ),
         op="put", gva=0x10_0000_3000, node="n1",
     )  # fmt: skip
     assert isinstance(error, errors.UnresolvedFault)
