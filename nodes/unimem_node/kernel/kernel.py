@@ -10,30 +10,51 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 from unimem_node.bus import Bus
 from unimem_node.bus.interrupts import InterruptController
+from unimem_node.clock import Scheduler
 from unimem_node.kernel.asids import Asids
 from unimem_node.kernel.axi_dma_driver import AxiDmaDriver
 from unimem_node.kernel.board import Board
 from unimem_node.kernel.dma_drivers import CdmaDriver, Driver, ZdmaDriver
+from unimem_node.kernel.fault_events import FaultEvent
+from unimem_node.kernel.fault_handler import FaultHandler
+from unimem_node.kernel.fault_policy import FaultPolicy
 from unimem_node.kernel.faults import FaultReport
 from unimem_node.kernel.frames import FrameAllocator
 from unimem_node.kernel.processes import Process
 from unimem_node.kernel.rdma_driver import RdmaDriver
 from unimem_node.kernel.regions import Regions
 from unimem_node.kernel.smmu_driver import SmmuDriver
+from unimem_node.kernel.timing import KernelTiming
 
 #: Fault reports that are kept; older ones are dropped (`FaultReport.number` shows the gap).
 KEPT_FAULTS: Final = 1000
 LARGEST_PDID: Final = 0xFFFF
 
 
+class _Touched(NamedTuple):
+    minor: int
+    major: int
+    gone_at: int | None
+
+
+class _Resident:
+    """All memory is resident: nothing is ever to be made present."""
+
+    def survey(self, process: Process, va: int, length: int, write: bool) -> _Touched:
+        return _Touched(0, 0, None)
+
+    touch = survey
+
+
 class Kernel:
     """The kernel, booted: drivers are up, no process exists.
 
-    `now` is the clock (ps). `strict`: a stream without a route faults instead of bypassing the SMMU.
+    `now` is the clock (ps); what takes the kernel time is done by events of `scheduler`, and takes `timing`.
+    `strict`: a stream without a route faults instead of bypassing the SMMU.
     `clean_tables` = False: page tables are left in the CPU's cache even where the SMMU does not look there.
     """
 
@@ -44,17 +65,21 @@ class Kernel:
         board: Board,
         *,
         now: Callable[[], int] = lambda: 0,
+        scheduler: Scheduler | None = None,
+        timing: KernelTiming | None = None,
         strict: bool = True,
         clean_tables: bool = True,
     ) -> None:
         self.bus = bus
         self.board = board
+        self.timing = timing or KernelTiming()
         self.faults: deque[FaultReport] = deque(maxlen=KEPT_FAULTS)
         #: Called with each fault report, after it was kept.
         self.on_fault: Callable[[FaultReport], None] | None = None
         self._fault_count = 0
         self._processes: list[Process] = []
         self._by_pdid: dict[int, Process] = {}
+        self._by_asid: dict[int, Process] = {}
         self._asids = Asids()
         self.frames = FrameAllocator(bus, board.memory)
         self.smmu = SmmuDriver(
@@ -87,6 +112,16 @@ class Kernel:
             self.rdma.reset()
             self.regions = Regions(self.frames, self.rdma.window)
             self._handlers.setdefault(board.ni.spi, []).append(self.rdma.interrupt)
+        #: What is done about page faults of DMA.
+        self.page_faults = FaultHandler(
+            self.timing,
+            scheduler or Scheduler(),
+            now,
+            find=self._by_asid.get,
+            pager=_Resident(),
+            smmu=self.smmu,
+            ni=self.rdma,
+        )
         self._interrupts = interrupts
         self._masked = False
         interrupts.connect_cpu(self._interrupt)
@@ -109,6 +144,7 @@ class Kernel:
             self._asids.free(asid)
             raise
         self._processes.append(process)
+        self._by_asid[asid] = process
         if pdid:
             self._by_pdid[pdid] = process
         return process
@@ -132,6 +168,8 @@ class Kernel:
         """End a process: no engine reaches its tables any more, then everything it had is free."""
         self._processes.remove(process)
         self._by_pdid.pop(process.pdid, None)
+        del self._by_asid[process.asid]
+        self.page_faults.forget(process)
         if self.rdma is not None:
             self.rdma.detach(process)
         self.smmu.detach_all(process.asid)
@@ -148,10 +186,30 @@ class Kernel:
             "kernel_faults": self._fault_count,
             "kernel_tlb_syncs": self.smmu.syncs,
         }
+        counters.update(self.page_faults.counters())
         if self.rdma is not None:
             counters["kernel_pd_attached"] = self.rdma.attached
             counters["kernel_pd_evicted"] = self.rdma.evicted
         return counters
+
+    # ---- page faults of DMA
+
+    @property
+    def fault_policy(self) -> FaultPolicy:
+        """What is done about page faults of DMA."""
+        return self.page_faults.policy
+
+    def set_fault_policy(self, policy: FaultPolicy) -> None:
+        """Treat faults that come from now on by `policy`; those that are queued are resolved all the same."""
+        self.page_faults.policy = policy
+        self.smmu.set_stall(policy.stalls, hupcf=policy.hupcf)
+        if self.rdma is not None:
+            self.rdma.set_faults(retry=policy.resolves, hold=policy.stalls)
+
+    @property
+    def fault_log(self) -> deque[FaultEvent]:
+        """What became of page faults of DMA, oldest first; the last ten thousand."""
+        return self.page_faults.log
 
     # ---- interrupts
 
@@ -172,8 +230,9 @@ class Kernel:
         for handler in self._handlers.get(spi, ()):
             handler()
 
-    def _faulted(self, report: FaultReport) -> None:
+    def _faulted(self, report: FaultReport) -> bool:
         self._fault_count += 1
         self.faults.append(report)
         if self.on_fault is not None:
             self.on_fault(report)
+        return self.page_faults.faulted(report)

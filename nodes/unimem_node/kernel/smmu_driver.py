@@ -29,6 +29,7 @@ from unimem_node.kernel.context_bank import (
     StreamConflict,
     Tables,
     write_bank,
+    write_control,
 )
 from unimem_node.kernel.faults import FaultReport, read_context_fault, read_global_fault
 from unimem_node.kernel.frames import PAGE, FrameAllocator
@@ -58,7 +59,8 @@ class _Entry:
 class SmmuDriver:
     """Drives the SMMU at `base` through the bus. Call `reset` once; until then everything bypasses.
 
-    `stream_name` says what a stream ID is, for messages. `on_fault` is called with each `FaultReport`.
+    `stream_name` says what a stream ID is, for messages. `on_fault` is called with each `FaultReport`; it says
+    whether a stalled access stays held, until `resume`.
     `clean_tables` = False forgets to clean page tables where the walks are not coherent.
     """
 
@@ -69,7 +71,7 @@ class SmmuDriver:
         frames: FrameAllocator,
         asids: Asids,
         *,
-        on_fault: Callable[[FaultReport], None],
+        on_fault: Callable[[FaultReport], bool],
         stream_name: Callable[[int], str] = lambda _: "",
         now: Callable[[], int] = lambda: 0,
         clean_tables: bool = True,
@@ -82,6 +84,7 @@ class SmmuDriver:
         self._stream_name = stream_name
         self._now = now
         self._reports = 0
+        self._process_faults = 0  # CFCFG and HUPCF of SCTLR, for banks of processes
         self.syncs = 0  # TLB syncs waited for
         #: What the SMMU is.
         self.features = features = probe(bus, base)
@@ -230,31 +233,62 @@ class SmmuDriver:
 
     # ---- faults
 
+    def set_stall(self, stall: bool, *, hupcf: bool = False) -> None:
+        """Let faults of processes stall (SCTLR.CFCFG), or terminate; `hupcf`: others may pass a stalled one.
+
+        Static domains always terminate: nothing would be mapped for them meanwhile.
+        """
+        self._process_faults = (reg.SCTLR_CFCFG | (reg.SCTLR_HUPCF if hupcf else 0)) if stall else 0
+        for bank in self._banks.values():
+            write_control(self._bus, bank, self._on_fault_of(bank))
+
+    def stalled(self, asid: int) -> bool:
+        """Whether an access is stalled in the bank that walks the tables with this ASID."""
+        bank = self._by_asid.get(asid)
+        return bank is not None and bool(self._bus.read32(bank.page + reg.FSR) & reg.FSR_SS)
+
+    def resume(self, asid: int, *, retry: bool) -> None:
+        """Let the held access of the bank of `asid` try again, or end; others behind it try again after it.
+
+        What they recorded while it was held is cleared: it will be recorded anew.
+        """
+        bank = self._by_asid.get(asid)
+        if bank is None or not bank.held:
+            return
+        bank.held = False
+        self._bus.write32(bank.page + reg.FSR, reg.FSR_FAULTS | reg.MULTI)
+        self._bus.write32(bank.page + reg.RESUME, reg.RESUME_RETRY if retry else reg.RESUME_TERMINATE)
+        write_control(self._bus, bank, self._on_fault_of(bank))  # the interrupt is on again
+
     def interrupt(self) -> None:
         """Serve the interrupt: report what each bank and the global registers recorded, and clear it.
 
-        A stalled access is terminated: no bank of ours stalls, and nobody else would end the wait.
+        A stalled access that nobody holds is terminated, since nobody else would end the wait.
         """
         bus, base = self._bus, self._base
         for index in range(self.context_banks):  # all: what is left recorded would hold the line for ever
             page = self._bank(index)
             fsr = bus.read32(page + reg.FSR)
-            if fsr & (reg.FSR_FAULTS | reg.FSR_SS):
-                bank = self._banks.get(index)
-                self._report(read_context_fault(bus, page, base + self._page, index, fsr), bank)
-                bus.write32(page + reg.FSR, fsr)
-                if fsr & reg.FSR_SS:
-                    bus.write32(page + reg.RESUME, reg.RESUME_TERMINATE)
+            bank = self._banks.get(index)
+            if not fsr & (reg.FSR_FAULTS | reg.FSR_SS) or (bank is not None and bank.held):
+                continue
+            keep = self._report(read_context_fault(bus, page, base + self._page, index, fsr), bank)
+            bus.write32(page + reg.FSR, fsr)
+            if fsr & reg.FSR_SS and keep and bank is not None:
+                bank.held = True
+                write_control(bus, bank, self._on_fault_of(bank))
+            elif fsr & reg.FSR_SS:
+                bus.write32(page + reg.RESUME, reg.RESUME_TERMINATE)
         gfsr = bus.read32(base + reg.GFSR)
         if gfsr & reg.GFSR_FAULTS:
             self._report(read_global_fault(bus, base, gfsr), None)
             bus.write32(base + reg.GFSR, gfsr)
 
-    def _report(self, record: FaultReport, bank: Bank | None) -> None:
+    def _report(self, record: FaultReport, bank: Bank | None) -> bool:
         """Add what only the driver knows: whose bank it is, what the stream is called, when, which number."""
         self._reports += 1
         tables = bank.tables if bank is not None else None
-        self._on_fault(
+        return self._on_fault(
             replace(
                 record,
                 number=self._reports,
@@ -312,8 +346,13 @@ class SmmuDriver:
                 f"{tables.owner} finds no context bank: all {self.context_banks} are in use, by {owners}"
             )
         bank = self._banks[index] = self._by_asid[tables.asid] = Bank(index, self._bank(index), tables)
-        write_bank(self._bus, bank, self._base + self._page, self.features.output_code)
+        space_1 = self._base + self._page
+        write_bank(self._bus, bank, space_1, self.features.output_code, self._on_fault_of(bank))
         return bank
+
+    def _on_fault_of(self, bank: Bank) -> int:
+        """CFCFG and HUPCF of a bank's SCTLR."""
+        return self._process_faults if bank.tables.process is not None else 0
 
     def _drop(self, number: int) -> None:
         """Take a stream entry out of service, and its bank when it was the last."""
@@ -325,6 +364,8 @@ class SmmuDriver:
         if bank.entries:
             return
         page = bank.page
+        if self._bus.read32(page + reg.FSR) & reg.FSR_SS:  # what waits in the bank ends with it
+            self._bus.write32(page + reg.RESUME, reg.RESUME_TERMINATE)
         self._bus.write32(page + reg.TLBIASID, bank.tables.asid)
         self._sync(page + reg.TLBSYNC, page + reg.TLBSTATUS)
         self._bus.write32(page + reg.SCTLR, 0)

@@ -90,6 +90,8 @@ def boot(soc: Mpsoc, *, strict: bool = True, clean_tables: bool = True) -> Kerne
         soc.interrupts,
         board_of(soc),
         now=lambda: clock_of(soc),
+        scheduler=soc.scheduler,
+        timing=soc.platform.kernel,
         strict=strict,
         clean_tables=clean_tables,
     )
