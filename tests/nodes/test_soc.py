@@ -144,7 +144,8 @@ def test_channels_run_side_by_side() -> None:
     for n in range(8):
         start_copy(soc, 0, 0x8000 + n * 4096, 4096, channel=n)
     soc.run()
-    assert soc.now_ns == alone.now_ns
+    dram_ns = 8 * 2 * 4 * 71.112  # each reads and writes 4 KiB; set-up and latency pass at the same time
+    assert dram_ns < soc.now_ns < dram_ns + alone.now_ns
 
 
 def test_interrupts_are_in_the_log() -> None:

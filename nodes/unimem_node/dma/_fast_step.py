@@ -106,11 +106,13 @@ def _send(mem8: Any, place: int, n: int, buf: Any, fifo: Any) -> None:
 
 @njit
 def step(
-    arrays: Any, st: Any, buf: Any, fifo: Any, lane: int, cb: int, reading: int, writing: int, budget: int
-) -> Any:
+    arrays: Any, st: Any, buf: Any, fifo: Any, lane: int, cb: int, reading: int, writing: int, budget: int,
+    dram_end: int,
+) -> Any:  # fmt: skip
     """Go on from `st` for up to `budget` bytes.
 
-    Returns ``(STOP_*, bytes moved, descriptors fetched, cost_ps, descriptor reads of walks, walks)``.
+    Returns ``(STOP_*, bytes moved, descriptors fetched, cost_ps, descriptor reads of walks, walks, bytes read
+    from DRAM, bytes written to it)``; places from `dram_end` on are memory on the chip.
     `lane`, `cb`: the way through the SMMU; `reading`, `writing`: what its accesses count as (ACCESS_* bits).
     `st`: see `state.py`. `buf` (uint8): the pattern, or the bytes of the FIFO; `fifo`: its state. `cost_ps`
     is the sum of all translations, of which each descriptor read of a walk is T_DESCRIPTOR_READ.
@@ -128,6 +130,8 @@ def step(
     cost: Any = np.int64(0)
     moved: Any = np.int64(0)
     fetched = 0
+    dram_read: Any = np.int64(0)
+    dram_written: Any = np.int64(0)
     stretch: Any = np.int64(0)  # bytes left of it, and its sides
     from_memory = to_memory = skipping = False
     src_fixed = dst_fixed = False
@@ -255,12 +259,16 @@ def step(
                     keep_dst_run = run
             else:
                 if op == x.OP_UPDATE:
+                    if place < dram_end:
+                        dram_written += run
                     ended = updated(mem8, place, run, st, fifo)
                     if ended >= 0:
                         stop = ended
                         break
                     continue
                 fetched += 1
+                if place < dram_end:
+                    dram_read += want
                 if op == x.OP_FETCH_SRC:
                     src_run = 0
                 if op == x.OP_FETCH_DST or not zdma:
@@ -285,11 +293,15 @@ def step(
                 move(mem8, dst_place, src_place, n)
             else:
                 _fill(mem8, dst_place, n, st, buf, fifo)
+            if dst_place < dram_end:
+                dram_written += n
             dst_place += n
             dst_run -= n
         elif st[x.DST + x.D_KIND] == x.KIND_FIFO:
             _send(mem8, src_place if from_memory else -1, n, buf, fifo)
         if from_memory:
+            if src_place < dram_end:
+                dram_read += n
             src_place += n
             src_run -= n
         elif st[x.SRC + x.D_KIND] == x.KIND_FIFO:
@@ -306,4 +318,4 @@ def step(
     walks += counters[lane, C_WALKS] + counters[lane, C_WALKS + 1]
     for column in range(C_READS, C_READS + 8):
         reads += counters[lane, column]
-    return stop, moved, fetched, cost, reads, walks
+    return stop, moved, fetched, cost, reads, walks, dram_read, dram_written

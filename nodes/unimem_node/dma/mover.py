@@ -88,6 +88,8 @@ class Mover:
         "_buffer",
         "_bytes",
         "_descriptors",
+        "_dram",
+        "_dram_end",
         "_engine",
         "_event",
         "_fifo",
@@ -132,6 +134,8 @@ class Mover:
         self._port = port
         self._scheduler = scheduler
         self._load = load
+        self._dram = load.dram.stream(load.number, self._ends_at)
+        self._dram_end = load.dram.size
         self._patience = patience
         self._tell_all = tell_all
         self.pace = pace
@@ -183,8 +187,7 @@ class Mover:
         """Stop; bytes moved so far stay where they are, an access that is held is dropped."""
         if self._event is not None:
             self._event.cancel()
-            self._event = None
-            self._load.active -= 1
+            self._idle()
         if self._hold is not None:
             self._hold.cancel()
             self._hold = None
@@ -229,7 +232,7 @@ class Mover:
             self._engine.stopped(self, x.STOP_RUNAWAY)
             return
         way = self._way = self._port.way()
-        stop, moved, fetched, cost, reads, walks = self._step(
+        stop, moved, fetched, cost, reads, walks, dram_read, dram_written = self._step(
             self._port.arrays,
             self.st,
             self.bytes_,
@@ -239,12 +242,14 @@ class Mover:
             way.read,
             way.write,
             CHUNK_BYTES,
+            self._dram_end,
         )
         load, pace = self._load, self.pace
         spent, moved = int(cost), int(moved)
         share = load.outstanding if load.active <= 1 else load.share()
+        dram, read, written = self._dram, int(dram_read), int(dram_written)
         if moved:
-            spent += pace.data_ps(moved, self._latency_ps, share)
+            spent += max(pace.data_ps(moved, self._latency_ps, share), dram.alone_ps(read, written))
             self._bytes += moved
             self.moved += moved
         if fetched:  # one beat each on the read side; their latency is hidden behind the data
@@ -257,7 +262,13 @@ class Mover:
             spent += self._sides * self._latency_ps
         self._stop = int(stop)
         scheduler = self._scheduler
-        self._event = scheduler.at(scheduler.now_ps + spent, self._settle)
+        self._event = scheduler.at(dram.serve(scheduler.now_ps, spent, read, written), self._settle)
+
+    def _ends_at(self, time_ps: int) -> None:
+        """The chunk under way is done at another time: DRAM is shared among more, or fewer, than before."""
+        assert self._event is not None
+        self._event.cancel()
+        self._event = self._scheduler.at(time_ps, self._settle)
 
     def _settle(self) -> None:
         """The time of the chunk has passed: tell the engine, or go on."""
@@ -275,6 +286,7 @@ class Mover:
     def _idle(self) -> None:
         self._event = None
         self._load.active -= 1
+        self._dram.end(self._scheduler.now_ps)
 
     # ---- refused accesses
 

@@ -4,26 +4,32 @@ The time of a batch of bytes is the sum of
 
 * the data path: the slowest of its width (a beat a clock), its transactions in flight (``outstanding`` bursts
   a direction, each in flight for the memory's latency; a TBU has 128 reads and 128 writes, shared evenly by
-  the engines active on it), and the rate control (a fixed distance of transactions);
+  the engines active on it), the rate control (a fixed distance of transactions), and DRAM;
 * the translations that hit, one after another;
 * the walks. A TBU has ``walk_slots``; an engine overlaps as many walks as it has transactions outstanding.
   They are served first come, first served: a walk that finds all slots taken waits for the first free one.
 
-Memory itself is not a bottleneck here: engines do not compete for a DRAM port.
+Where engines want more than a port of the DDR controller has, or than the controller itself, the batch takes
+as long as its share says (`memory.dram_ports`).
 """
 
 from __future__ import annotations
 
 from unimem_node.dma.spec import DataPath
+from unimem_node.memory import DramPorts, DramSpec
 from unimem_node.smmu import SmmuSpec
 
 
 class TbuLoad:
-    """One TBU: who is active, and until when each slot for walks is taken."""
+    """One TBU: who is active, and until when each slot for walks is taken.
 
-    __slots__ = ("_alone", "_free_at", "_idle_from", "_slots", "active", "outstanding")
+    `number` is None for a master that does not pass the SMMU; `dram` is what all TBUs drain into.
+    """
 
-    def __init__(self, walk_slots: int, outstanding: int) -> None:
+    __slots__ = ("_alone", "_free_at", "_idle_from", "_slots", "active", "dram", "number", "outstanding")
+
+    def __init__(self, walk_slots: int, outstanding: int, dram: DramPorts, number: int | None = None) -> None:
+        self.dram, self.number = dram, number
         self._slots = walk_slots
         self._free_at = [0] * walk_slots
         self._idle_from = 0  # from then on no slot is taken
@@ -56,15 +62,16 @@ class TbuLoad:
 
 
 class Loads:
-    """The TBUs of one SMMU; engines that share a `Loads` get in each other's way."""
+    """The TBUs of one SMMU, and the DRAM behind; engines that share a `Loads` get in each other's way."""
 
-    def __init__(self, spec: SmmuSpec) -> None:
+    def __init__(self, spec: SmmuSpec, dram: DramPorts | None = None) -> None:
         timing = spec.timing
-        self._tbus = [TbuLoad(timing.walk_slots, timing.outstanding) for _ in range(spec.tbus)]
+        self._dram = dram or DramPorts(DramSpec(timing.memory_ps_per_kib))
+        self._tbus = [TbuLoad(timing.walk_slots, timing.outstanding, self._dram, n) for n in range(spec.tbus)]
 
     def of(self, stream_id: int | None) -> TbuLoad:
         """The TBU of a stream; a master that does not pass the SMMU has one for itself."""
-        return TbuLoad(1, 128) if stream_id is None else self._tbus[stream_id >> 10]
+        return TbuLoad(1, 128, self._dram) if stream_id is None else self._tbus[stream_id >> 10]
 
 
 class Pace:

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unimem_node.dma import DataPath, ZdmaSpec
-from unimem_node.memory import MemoryBank
+from unimem_node.memory import DramPortSpec, DramSpec, MemoryBank
 from unimem_node.memory.physical import MAX_BANKS
 from unimem_node.smmu import SmmuSpec
 
@@ -77,6 +77,46 @@ class MemoryMap(Part):
         if self.on_chip is not None:
             banks.append(MemoryBank("ocm", self.on_chip.base, self.on_chip.size))
         return banks
+
+
+class DramPortPart(Part):
+    """A port of the DRAM controller: the TBUs that drain into it (see `DramPortSpec`)."""
+
+    tbus: tuple[int, ...] = ()
+    off_smmu: bool = False
+    lanes: int = Field(1, ge=1, le=16)
+    busy_mb_per_s: int = Field(0, ge=0)
+
+
+class DramPart(Part):
+    """The DRAM controller's ports. What the controller reaches is `smmu.block.timing.memory_ps_per_kib`.
+
+    `peak_ps_per_kib`: what its data bus could do, which measurements are compared with. `port_ps_per_kib`:
+    a port, each way. Masters that no port names have the controller's speed for their limit.
+    """
+
+    peak_ps_per_kib: Positive
+    port_ps_per_kib: Positive
+    ports: dict[str, DramPortPart] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_port_each(self) -> DramPart:
+        owners: dict[int | None, str] = {}
+        for name, port in self.ports.items():
+            for user in (*port.tbus, *((None,) if port.off_smmu else ())):
+                other = owners.setdefault(user, name)
+                if other != name:
+                    who = "masters off the SMMU" if user is None else f"TBU {user}"
+                    raise ValueError(f"ports {other} and {name} both serve {who}")
+        return self
+
+    def spec(self, ps_per_kib: int) -> DramSpec:
+        """What the model is built from, of a controller of that speed."""
+        ports = tuple(
+            DramPortSpec(name, port.tbus, port.off_smmu, port.lanes, port.busy_mb_per_s)
+            for name, port in self.ports.items()
+        )
+        return DramSpec(ps_per_kib, self.port_ps_per_kib, ports)
 
 
 class CachePart(Part):

@@ -19,6 +19,8 @@ from pydantic import ValidationError, model_validator
 
 from unimem.addresses import fmt
 from unimem_node.dma import ZdmaSpec
+from unimem_node.kernel.timing import KernelTiming
+from unimem_node.memory import DramSpec
 from unimem_node.mpsoc.masters import (
     AxiCdmaPart,
     PlMaster,
@@ -31,6 +33,7 @@ from unimem_node.mpsoc.masters import (
 from unimem_node.mpsoc.parts import (
     CpuPart,
     DmaPart,
+    DramPart,
     MemoryMap,
     Name,
     Part,
@@ -60,10 +63,12 @@ class Platform(Part):
     name: Name
     title: str
     memory: MemoryMap
+    dram_ports: DramPart | None = None
     cpu: CpuPart = CpuPart()
     smmu: SmmuPart
     dma: tuple[DmaPart, ...] = ()
     pl: PlPart
+    kernel: KernelTiming = KernelTiming()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Platform:
@@ -73,6 +78,15 @@ class Platform(Part):
             (f"pl.ports.{name}", port.tbu) for name, port in self.pl.ports.items() if port.tbu is not None
         ]
         users += [("cpu.coherent_tbus", tbu) for tbu in self.cpu.coherent_tbus]
+        if self.dram_ports is not None:
+            for name, port_ in self.dram_ports.ports.items():
+                users += [(f"dram_ports.ports.{name}", tbu) for tbu in port_.tbus]
+            peak, reached = self.dram_ports.peak_ps_per_kib, self.smmu.block.timing.memory_ps_per_kib
+            if peak > reached:
+                raise ValueError(
+                    f"dram_ports.peak_ps_per_kib = {peak} is slower than what is reached, "
+                    f"smmu.block.timing.memory_ps_per_kib = {reached}"
+                )
         for user, tbu in users:
             if not 0 <= tbu < tbus:
                 raise ValueError(f"{user}: tbu = {tbu}, but smmu.block.micro_tlb_entries lists {tbus} TBUs")
@@ -92,6 +106,11 @@ class Platform(Part):
             return Platform.model_validate(whole)
         except ValidationError as error:
             raise PlatformError(explain(f"platform {self.name}", error)) from None
+
+    def dram_spec(self) -> DramSpec:
+        """The DRAM controller, and its ports if the platform says which there are."""
+        reached = self.smmu.block.timing.memory_ps_per_kib
+        return DramSpec(reached) if self.dram_ports is None else self.dram_ports.spec(reached)
 
     def zdma_specs(self) -> list[ZdmaSpec]:
         """Every channel of the PS' DMA controllers."""

@@ -29,12 +29,12 @@ from unimem_node.bus.interrupts import InterruptController
 from unimem_node.clock import EventLog, Scheduler, named_stream
 from unimem_node.dma import AxiCdma, AxiDma, AxiDmaSpec, CdmaSpec, Loads, Snoop, ZdmaChannel
 from unimem_node.fabric import RdmaNi
-from unimem_node.memory import PhysicalMemory, WriteBackCache
+from unimem_node.memory import DramPorts, PhysicalMemory, WriteBackCache
 from unimem_node.mpsoc import platform as platforms
 from unimem_node.mpsoc.names import parts_of, streams_of
 from unimem_node.mpsoc.platform import Platform, PlMaster
 from unimem_node.smmu import Smmu
-from unimem_node.smmu.arrays import Arrays
+from unimem_node.smmu.arrays import T_MEMORY_PER_KIB, Arrays
 from unimem_node.smmu.wrapper import WRAPPER_SIZE
 
 _PS_PER_NS = 1000
@@ -97,7 +97,10 @@ class Mpsoc:
         if place.wrapper is not None:
             self.bus.attach("smmu_reg", place.wrapper, WRAPPER_SIZE, self.smmu.wrapper)
 
-        loads = Loads(place.block)
+        #: What the masters share of DRAM's bandwidth.
+        self.dram_ports = DramPorts(self.platform.dram_spec(), size=memory_bytes)
+        self.dram_ports.show(self.smmu.arrays.timing, T_MEMORY_PER_KIB)
+        loads = Loads(place.block, self.dram_ports)
         self.zdma: dict[str, ZdmaChannel] = {}
         for zdma in self.platform.zdma_specs():
             line = self.interrupts.line(zdma.spi)

@@ -1,0 +1,236 @@
+"""The DDR controller and its AXI ports, as what several masters share (AMD UG1085, "DDR memory controller").
+
+A port has a read and a write channel, each of the port's width; behind the ports is one controller, whose
+data bus goes one way at a time. Masters whose TBUs drain into one port share its channels, and all of them
+share the controller. Memory's latency is not here: it is the masters' own.
+
+Sharing is a fluid: an engine that moves bytes is a `DramStream` with a demand, the rate at which it would go
+alone. While every channel and the controller have room for all demands, each stream has its own. Where they
+have not, the rates are max-min fair: all streams get the same, but those that want less, or that another
+channel limits already, and these leave the rest to the others. That is what an arbiter comes to that serves
+ports and masters in turn, a burst each. Rates are settled anew when a stream begins, goes on with another
+demand, or ends; work under way then ends earlier or later, so nothing is ever booked ahead. The network
+simulators SimGrid and ns-2's fluid models share links in this way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+_PS_PER_S: Final = 10**12
+_MB: Final = 10**6
+#: Parts of a stream's bytes on a channel are fixed-point numbers.
+_ONE: Final = 1 << 20
+#: Without a limit: no port of that speed exists, and products stay small.
+_UNLIMITED: Final = 1 << 60
+
+
+@dataclass(frozen=True, slots=True)
+class DramPortSpec:
+    """A port of the controller: the masters behind it, its speed, and what others take of it.
+
+    `off_smmu`: masters that do not pass the SMMU use it too. `lanes`: AXI ports of the controller that share
+    the load. `busy_mb_per_s`: read by masters that are not modelled.
+    """
+
+    name: str
+    tbus: tuple[int, ...] = ()
+    off_smmu: bool = False
+    lanes: int = 1
+    busy_mb_per_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DramSpec:
+    """The controller: picoseconds for a KiB, reads and writes together; a port's for a KiB each way.
+
+    Masters that no port names have the controller's speed for their limit.
+    """
+
+    ps_per_kib: int
+    port_ps_per_kib: int = 0
+    ports: tuple[DramPortSpec, ...] = ()
+
+
+class DramStream:
+    """One engine's traffic. `ends_at` is told the new time when work under way is done at another time."""
+
+    __slots__ = (
+        "_bytes",
+        "_ends_at",
+        "_left_ps",
+        "_ports",
+        "_since_ps",
+        "demand",
+        "end_ps",
+        "port",
+        "shares",
+    )
+
+    def __init__(self, ports: DramPorts, port: int, ends_at: Callable[[int], None]) -> None:
+        self._ports = ports
+        self.port = port  # row of the port's read channel; the write channel is the next
+        self._ends_at = ends_at
+        self._since_ps = self._left_ps = self._bytes = 0
+        self.end_ps = 0
+        self.demand = 0  # bytes a second that it would have alone
+        self.shares = (0, 0)  # of its bytes: those read, those written
+
+    def alone_ps(self, read: int, written: int) -> int:
+        """Time of that many bytes of DRAM, picoseconds, if there is no other stream."""
+        ports = self._ports
+        channel = ports.channel_ps[self.port]
+        return max((read + written) * ports.ps_per_kib, read * channel, written * channel) >> 10
+
+    def serve(self, now_ps: int, own_ps: int, read: int, written: int) -> int:
+        """Go on with that many bytes, which alone take `own_ps`; returns when they are done, as it stands."""
+        ports = self._ports
+        self._since_ps, self._left_ps = now_ps, own_ps
+        self.end_ps = now_ps + own_ps
+        self._bytes = total = read + written
+        if total == 0 or own_ps == 0:
+            self.end(now_ps)
+            return self.end_ps
+        demand, shares = total * _PS_PER_S // own_ps, (read * _ONE // total, written * _ONE // total)
+        ports.replace(self, demand, shares, now_ps)
+        return self.end_ps
+
+    def end(self, now_ps: int) -> None:
+        """Stop: others may have what this one had."""
+        if self.demand:
+            self._ports.replace(self, 0, (0, 0), now_ps)
+
+    def settle(self, now_ps: int, rate: int) -> bool:
+        """Go on at `rate` from now on; True when the work under way ends at another time by that."""
+        before = self.end_ps
+        if before <= now_ps:  # done; its owner has not been told yet
+            return False
+        if now_ps > self._since_ps:
+            left, whole = before - now_ps, before - self._since_ps
+            self._left_ps = -(-self._left_ps * left // whole)
+            self._bytes = -(-self._bytes * left // whole)
+            self._since_ps = now_ps
+        needed = self._left_ps if rate >= self.demand else -(-self._bytes * _PS_PER_S // rate)
+        self.end_ps = now_ps + max(self._left_ps, needed)
+        return self.end_ps != before
+
+    def tell(self) -> None:
+        """Tell the owner when its work ends now."""
+        self._ends_at(self.end_ps)
+
+
+class DramPorts:
+    """All streams of one chip. `timing`, `column`: where others read the speed that memory has for them.
+
+    Rows are channels: two a port, those of masters without a port, and the controller as the last.
+    """
+
+    def __init__(self, spec: DramSpec, *, size: int = 1 << 62) -> None:
+        self.spec = spec
+        #: Bytes of memory that are DRAM: places from there on are memory on the chip, which has no port here.
+        self.size = size
+        self._rows: dict[int | None, int] = {}
+        capacities: list[int] = []  # bytes a second
+        controller = _bytes_per_s(spec.ps_per_kib)
+        for port in spec.ports:
+            for user in (*port.tbus, *((None,) if port.off_smmu else ())):
+                self._rows[user] = len(capacities)
+            whole = _bytes_per_s(spec.port_ps_per_kib) * port.lanes
+            busy = port.busy_mb_per_s * _MB
+            capacities += [whole - busy, whole]
+            controller -= busy
+        if min([controller, *capacities]) <= 0:
+            raise ValueError("DRAM ports: busy_mb_per_s takes all of a port, or of the controller")
+        self.ps_per_kib = _bytes_per_s(controller)
+        #: Picoseconds for a KiB through a channel.
+        self.channel_ps = [*map(_bytes_per_s, capacities), 0, 0]
+        self._no_port = len(capacities)
+        self._capacities = [*capacities, _UNLIMITED, _UNLIMITED, controller]
+        self._used = [0] * len(self._capacities)
+        self._streams: list[DramStream] = []
+        self._short = False  # some channel cannot serve all demands
+        self._shown: tuple[Any, int] | None = None
+
+    def show(self, timing: Any, column: int) -> None:
+        """Keep `timing[column]` at the time of a KiB for one more master, to whom an arbiter gives its turns.
+
+        The network interface, whose blocks are too small to be streams, pays that for its bytes.
+        """
+        self._shown = timing, column
+        timing[column] = self.ps_per_kib
+
+    def stream(self, tbu: int | None, ends_at: Callable[[int], None]) -> DramStream:
+        """Traffic of a master behind that TBU, or (None) of one that does not pass the SMMU."""
+        return DramStream(self, self._rows.get(tbu, self._no_port), ends_at)
+
+    def replace(self, stream: DramStream, demand: int, shares: tuple[int, int], now_ps: int) -> None:
+        """Let `stream` have another demand (0: none), and settle everybody's rate."""
+        streams, used, row = self._streams, self._used, stream.port
+        read, written = stream.shares
+        old = stream.demand
+        if not old or not demand:
+            if demand:
+                streams.append(stream)
+            else:
+                streams.remove(stream)
+            if self._shown is not None:
+                timing, column = self._shown
+                timing[column] = self.ps_per_kib * (1 + len(streams))
+        used[row] += (demand * shares[0] >> 20) - (old * read >> 20)
+        used[row + 1] += (demand * shares[1] >> 20) - (old * written >> 20)
+        used[-1] += demand - old
+        stream.demand, stream.shares = demand, shares
+        if len(streams) < 2 and not self._short:
+            return
+        was_short = self._short
+        self._short = len(streams) > 1 and any(
+            wanted > there for wanted, there in zip(used, self._capacities, strict=True)
+        )
+        if self._short or was_short:
+            self._settle_all(stream, now_ps)
+
+    def _settle_all(self, stream: DramStream, now_ps: int) -> None:
+        """Give every stream its rate; all but `stream` are told when their work ends at another time."""
+        told = [
+            other
+            for other, rate in zip(self._streams, self.rates(), strict=True)
+            if other.settle(now_ps, rate) and other is not stream
+        ]
+        for other in told:
+            other.tell()
+
+    def rates(self) -> list[int]:
+        """Bytes a second of each stream that is active: progressive filling.
+
+        Everybody's rate rises alike, until a stream has what it wants or a channel is full; those it concerns
+        stay there, and the others rise further.
+        """
+        left = list(self._capacities)
+        rates = [0] * len(self._streams)
+        rising = list(range(len(rates)))
+        uses = [
+            ((s.port, s.shares[0]), (s.port + 1, s.shares[1]), (len(left) - 1, _ONE)) for s in self._streams
+        ]
+        while rising:
+            weights: dict[int, int] = {}
+            for n in rising:
+                for row, share in uses[n]:
+                    weights[row] = weights.get(row, 0) + share
+            level, full = min(
+                (left[row] * _ONE // weight, row) for row, weight in weights.items() if weight > 0
+            )
+            content = [n for n in rising if self._streams[n].demand <= level]
+            stays = content or [n for n in rising if any(row == full and share for row, share in uses[n])]
+            for n in stays:
+                rates[n] = max(1, min(level, self._streams[n].demand))
+                for row, share in uses[n]:
+                    left[row] = max(0, left[row] - (rates[n] * share >> 20))
+            rising = [n for n in rising if n not in stays]
+        return rates
+
+
+def _bytes_per_s(ps_per_kib: int) -> int:
+    """Bytes a second from picoseconds for a KiB, and the other way round; to the nearest."""
+    return (_PS_PER_S * 1024 + ps_per_kib // 2) // ps_per_kib
