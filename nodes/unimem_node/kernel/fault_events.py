@@ -11,9 +11,9 @@ from unimem.addresses import fmt
 class FaultEvent:
     """One page fault that the kernel was told of; filled in while it is handled.
 
-    `outcome`: "pending" first; "resolved"; "aborted" (the policy's, or the engine's, that cannot wait); refused:
-    "gone" (nothing is mapped there), "denied" (the mapping forbids the access), "unsuited" (a kind of fault
-    that no page cures), "out_of_memory", "no_progress"; "dropped" (its process ended meanwhile).
+    `outcome`: "pending" first; "resolved"; "aborted" (the policy, or the engine cannot wait); refused: "gone"
+    (nothing is mapped there), "denied" (the mapping forbids the access), "unsuited" (a kind of fault that no
+    page cures), "out_of_memory", "no_progress"; "dropped" (its process ended meanwhile).
     `kind`: what the page needed, "minor" or "major", "spurious" when it was there already, "" before it is
     looked at. `minor`, `major`: pages made present.
 

@@ -59,8 +59,8 @@ class _Entry:
 class SmmuDriver:
     """Drives the SMMU at `base` through the bus. Call `reset` once; until then everything bypasses.
 
-    `stream_name` says what a stream ID is, for messages. `on_fault` is called with each `FaultReport`; it says
-    whether a stalled access stays held, until `resume`.
+    `stream_name` says what a stream ID is, for messages. `on_fault` is called with each `FaultReport`, and
+    says whether a stalled access stays held, until `resume`.
     `clean_tables` = False forgets to clean page tables where the walks are not coherent.
     """
 

@@ -21,8 +21,8 @@ class KernelTiming:
     ``queue_ps``: until the thread that resolves faults runs; not when it runs already.
     Calibrated: what E5's 38 µs leave.
     ``resolve_ps``: for each fault, before its first page: process, area, locks. [U]
-    ``touch_page_ps``: one page made present: allocated, cleared, entered in the table. [U] 1.0 µs on a desktop
-    core of 3.2 GHz (median of 100, Linux 6.6), twice that on a Cortex-A53.
+    ``touch_page_ps``: one page made present: allocated, cleared, entered in the table. [U] 1.0 µs on a fast
+    desktop core (median of 100, Linux 6.6), twice that on a Cortex-A53.
     ``present_page_ps``: one page that is present already, found so. [U]
     ``major_page_ps``: one page read from swap or a file, besides. arXiv 2310.11062: + 60 µs (E16).
     ``notify_ps``: the network interface told: five registers written, a barrier. [U]
