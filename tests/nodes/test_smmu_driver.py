@@ -78,15 +78,20 @@ class Machine:
         self.asids = Asids()
         self.reports: list[FaultReport] = []
         self.now = 0
+        self.hold = False  # what the driver is told about stalled accesses
         self.driver = SmmuDriver(
             self.bus,  # type: ignore[arg-type]
             BASE,
             self.frames,
             self.asids,
-            on_fault=self.reports.append,
+            on_fault=self._report,
             stream_name=lambda stream: "dma0" if stream == 0x14E8 else "",
             now=lambda: self.now,
         )
+
+    def _report(self, report: FaultReport) -> bool:
+        self.reports.append(report)
+        return self.hold
 
     def up(self, *, strict: bool = True) -> Machine:
         self.driver.reset(strict=strict)
