@@ -1,7 +1,8 @@
-"""What is decided on a fault, and who is told what when: the handler alone, between fakes of its neighbours."""
+"""What is decided on a fault, and who is told what when: the handler alone, among fakes of its neighbours."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
@@ -170,7 +171,8 @@ def test_a_minor_fault_is_pending_then_touched_then_told() -> None:
     assert (event.time_ps, event.resolved_ps, event.policy) == (0, MINOR, "touch_a_page")
     assert (event.pdid, event.va, event.access) == (7, VA + 2 * PAGE + 8, "write")
     assert event.text == (
-        "process 7: write of 0x4000_2008 faulted, touch_a_page: resolved (minor; 1 minor, 0 major) after 0.1 µs"
+        "process 7: write of 0x4000_2008 faulted, touch_a_page: "
+        "resolved (minor; 1 minor, 0 major) after 0.1 µs"
     )
     assert board.handler.idle
 
@@ -285,7 +287,7 @@ def test_a_storm_is_served_in_order_one_after_the_other() -> None:
         board.fault(page)
     told = [line for line in board.run() if line[1] == "resolved"]
     assert [line[2][0] for line in told] == list(range(20))
-    assert {b[0] - a[0] for a, b in zip(told, told[1:], strict=False)} == {1000 + 100_000 + 5}
+    assert {b[0] - a[0] for a, b in pairwise(told)} == {1000 + 100_000 + 5}
     assert board.outcomes() == ["resolved"] * 20
 
 

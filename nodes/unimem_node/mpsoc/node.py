@@ -19,6 +19,8 @@ from unimem_node.bus.interrupts import InterruptController
 from unimem_node.clock import EventLog, Scheduler
 from unimem_node.fabric.topology import check_topology, hops
 from unimem_node.kernel.board import Board, DmaNode, NiNode, SmmuNode
+from unimem_node.kernel.fault_events import FaultEvent
+from unimem_node.kernel.fault_policy import FaultPolicy
 from unimem_node.kernel.faults import FaultReport
 from unimem_node.kernel.kernel import Kernel
 from unimem_node.kernel.staging import Staging
@@ -106,6 +108,7 @@ def clock_of(soc: Mpsoc) -> int:
 class Node:
     """One node of a cluster. `fast=False` runs the readable paths instead of the compiled ones.
 
+    `policy`: what the kernel does about page faults of remote DMA (`FaultPolicy.parse`).
     Bad arguments raise `ValueError` (`KernelFault` for an address the CPU may not touch), lack of memory
     `MemoryError`; either way nothing has changed. What goes wrong with a transfer is in its completion.
     """
@@ -122,9 +125,11 @@ class Node:
         seed: int = 0,
         fast: bool = True,
         topology: str = "full",
+        policy: str = "abort",
         log: EventLog | None = None,
     ) -> None:
         check_topology(topology, 1)
+        parsed = FaultPolicy.parse(policy)
         self._topology = topology
         self.name = name
         self.index = index
@@ -147,11 +152,23 @@ class Node:
             )
         self.ni: RdmaNi = self.soc.ni
         self.kernel = boot(self.soc)
+        if parsed.resolves:
+            self.kernel.set_fault_policy(parsed)
         if log is not None:
+            self.kernel.page_faults.on_event = lambda event: _record(log, name, event)
             self.kernel.on_fault = lambda report: log.record(
                 report.time_ps, name, "fault_report", number=report.number, pdid=report.pdid, text=report.text
             )
         self._staging: dict[int, Staging] = {}
+
+    @property
+    def fault_policy(self) -> str:
+        """What the kernel does about page faults of remote DMA."""
+        return str(self.kernel.fault_policy)
+
+    def set_fault_policy(self, policy: str) -> None:
+        """Treat faults that come from now on by another policy."""
+        self.kernel.set_fault_policy(FaultPolicy.parse(policy))
 
     @property
     def bus(self) -> Bus:
@@ -307,3 +324,23 @@ class Node:
     def close(self) -> None:
         """Give the simulated memory back to the host."""
         self.soc.close()
+
+
+def _record(log: EventLog, node: str, event: FaultEvent) -> None:
+    """Put a page fault that came to its end into the event log; what was aborted has its report there."""
+    if event.outcome != "aborted":
+        log.record(
+            max(event.resolved_ps, event.time_ps),
+            node,
+            "page_fault",
+            number=event.number,
+            pdid=event.pdid,
+            va=event.va,
+            access=event.access,
+            policy=event.policy,
+            outcome=event.outcome,
+            fault_kind=event.kind,
+            minor=event.minor,
+            major=event.major,
+            faulted_ps=event.time_ps,
+        )
