@@ -190,12 +190,13 @@ def test_rates_are_feasible_and_max_min_fair(wanted: list[tuple[int, int, bool, 
     def share(stream: DramStream, row: int) -> int:
         if row == len(capacities) - 1:
             return 1 << 20
-        return stream.shares[row - stream.port] if 0 <= row - stream.port < 2 else 0
+        parts = {stream.port: stream.read, stream.port + 1: stream.written}
+        return (parts.get(row, 0) << 20) // (stream.read + stream.written)
 
     for row, capacity in enumerate(capacities):
         assert load(row) <= capacity + capacity // 1000
     for stream, rate in zip(streams, rates, strict=True):
-        if rate >= stream.demand:
+        if rate >= stream.wants():
             continue
         full = [
             row
@@ -206,7 +207,7 @@ def test_rates_are_feasible_and_max_min_fair(wanted: list[tuple[int, int, bool, 
             rate >= other_rate - other_rate // 1000
             for row in full
             for other_rate in [max(r for s, r in zip(streams, rates, strict=True) if share(s, row))]
-        ), (rates, [s.demand for s in streams])
+        ), (rates, [s.wants() for s in streams])
 
 
 # ---- what is not modelled, and others that ask

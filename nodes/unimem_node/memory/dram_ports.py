@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import gt
 from typing import Any, Final
 
 _PS_PER_S: Final = 10**12
@@ -58,25 +59,31 @@ class DramStream:
     """One engine's traffic. `ends_at` is told the new time when work under way is done at another time."""
 
     __slots__ = (
-        "_bytes",
         "_ends_at",
+        "_left",
         "_left_ps",
         "_ports",
         "_since_ps",
+        "active",
         "demand",
         "end_ps",
+        "own_ps",
         "port",
-        "shares",
+        "read",
+        "written",
     )
 
     def __init__(self, ports: DramPorts, port: int, ends_at: Callable[[int], None]) -> None:
         self._ports = ports
-        self.port = port  # row of the port's read channel; the write channel is the next
         self._ends_at = ends_at
-        self._since_ps = self._left_ps = self._bytes = 0
+        self.port = port  # row of the port's read channel; the write channel is the next
+        self.active = False
+        self.read = self.written = self.own_ps = 0  # the work under way: bytes, and its time alone
+        self.demand = 0  # ... bytes a second by that; 0: nobody has asked yet
+        self._since_ps = self._left_ps = self._left = (
+            0  # from then on: time alone, and bytes
+        )
         self.end_ps = 0
-        self.demand = 0  # bytes a second that it would have alone
-        self.shares = (0, 0)  # of its bytes: those read, those written
 
     def alone_ps(self, read: int, written: int) -> int:
         """Time of that many bytes of DRAM, picoseconds, if there is no other stream."""
@@ -86,38 +93,49 @@ class DramStream:
 
     def serve(self, now_ps: int, own_ps: int, read: int, written: int) -> int:
         """Go on with that many bytes, which alone take `own_ps`; returns when they are done, as it stands."""
-        ports = self._ports
-        self._since_ps, self._left_ps = now_ps, own_ps
         self.end_ps = now_ps + own_ps
-        self._bytes = total = read + written
-        if total == 0 or own_ps == 0:
+        if own_ps == 0 or read + written == 0:
             self.end(now_ps)
             return self.end_ps
-        demand, shares = total * _PS_PER_S // own_ps, (read * _ONE // total, written * _ONE // total)
-        ports.replace(self, demand, shares, now_ps)
+        self.read, self.written, self.own_ps = read, written, own_ps
+        self.demand = 0
+        self._since_ps, self._left_ps, self._left = now_ps, own_ps, read + written
+        ports = self._ports
+        if not self.active:
+            self.active = True
+            ports.joined(self)
+        if ports.shared:
+            ports.settle(self, now_ps)
         return self.end_ps
 
     def end(self, now_ps: int) -> None:
         """Stop: others may have what this one had."""
-        if self.demand:
-            self._ports.replace(self, 0, (0, 0), now_ps)
+        if self.active:
+            self.active = False
+            self._ports.left(self, now_ps)
 
-    def settle(self, now_ps: int, rate: int) -> bool:
-        """Go on at `rate` from now on; True when the work under way ends at another time by that."""
+    def wants(self) -> int:
+        """Bytes a second that it would have alone."""
+        if self.demand == 0:
+            self.demand = (self.read + self.written) * _PS_PER_S // self.own_ps
+        return self.demand
+
+    def has(self, now_ps: int, rate: int) -> bool:
+        """Go on at `rate` from now on; True when the work under way is done at another time by that."""
         before = self.end_ps
         if before <= now_ps:  # done; its owner has not been told yet
             return False
         if now_ps > self._since_ps:
             left, whole = before - now_ps, before - self._since_ps
             self._left_ps = -(-self._left_ps * left // whole)
-            self._bytes = -(-self._bytes * left // whole)
+            self._left = -(-self._left * left // whole)
             self._since_ps = now_ps
-        needed = self._left_ps if rate >= self.demand else -(-self._bytes * _PS_PER_S // rate)
+        needed = self._left_ps if rate >= self.demand else -(-self._left * _PS_PER_S // rate)
         self.end_ps = now_ps + max(self._left_ps, needed)
         return self.end_ps != before
 
     def tell(self) -> None:
-        """Tell the owner when its work ends now."""
+        """Tell the owner when its work is done now."""
         self._ends_at(self.end_ps)
 
 
@@ -148,9 +166,9 @@ class DramPorts:
         self.channel_ps = [*map(_bytes_per_s, capacities), 0, 0]
         self._no_port = len(capacities)
         self._capacities = [*capacities, _UNLIMITED, _UNLIMITED, controller]
-        self._used = [0] * len(self._capacities)
         self._streams: list[DramStream] = []
-        self._short = False  # some channel cannot serve all demands
+        self._short = False  # some channel could not serve all demands
+        self.shared = False  # there are several streams
         self._shown: tuple[Any, int] | None = None
 
     def show(self, timing: Any, column: int) -> None:
@@ -165,38 +183,41 @@ class DramPorts:
         """Traffic of a master behind that TBU, or (None) of one that does not pass the SMMU."""
         return DramStream(self, self._rows.get(tbu, self._no_port), ends_at)
 
-    def replace(self, stream: DramStream, demand: int, shares: tuple[int, int], now_ps: int) -> None:
-        """Let `stream` have another demand (0: none), and settle everybody's rate."""
-        streams, used, row = self._streams, self._used, stream.port
-        read, written = stream.shares
-        old = stream.demand
-        if not old or not demand:
-            if demand:
-                streams.append(stream)
-            else:
-                streams.remove(stream)
-            if self._shown is not None:
-                timing, column = self._shown
-                timing[column] = self.ps_per_kib * (1 + len(streams))
-        used[row] += (demand * shares[0] >> 20) - (old * read >> 20)
-        used[row + 1] += (demand * shares[1] >> 20) - (old * written >> 20)
-        used[-1] += demand - old
-        stream.demand, stream.shares = demand, shares
-        if len(streams) < 2 and not self._short:
-            return
-        was_short = self._short
-        self._short = len(streams) > 1 and any(
-            wanted > there for wanted, there in zip(used, self._capacities, strict=True)
-        )
-        if self._short or was_short:
-            self._settle_all(stream, now_ps)
+    def joined(self, stream: DramStream) -> None:
+        """A stream begins."""
+        self._streams.append(stream)
+        self._changed()
 
-    def _settle_all(self, stream: DramStream, now_ps: int) -> None:
-        """Give every stream its rate; all but `stream` are told when their work ends at another time."""
+    def left(self, stream: DramStream, now_ps: int) -> None:
+        """A stream has ended."""
+        self._streams.remove(stream)
+        if self._short:
+            self.settle(None, now_ps)
+        self._changed()
+
+    def _changed(self) -> None:
+        count = len(self._streams)
+        self.shared = count > 1
+        if self._shown is not None:
+            timing, column = self._shown
+            timing[column] = self.ps_per_kib * (1 + count)
+
+    def settle(self, stream: DramStream | None, now_ps: int) -> None:
+        """Give every stream its rate; all but `stream` are told when their work is done at another time."""
+        streams, was_short = self._streams, self._short
+        used = [0] * len(self._capacities)
+        for other in streams:
+            own_ps, row = other.own_ps, other.port
+            used[row] += other.read * _PS_PER_S // own_ps
+            used[row + 1] += other.written * _PS_PER_S // own_ps
+            used[-1] += other.wants()
+        self._short = len(streams) > 1 and any(map(gt, used, self._capacities))
+        if not self._short and not was_short:
+            return
         told = [
             other
-            for other, rate in zip(self._streams, self.rates(), strict=True)
-            if other.settle(now_ps, rate) and other is not stream
+            for other, rate in zip(streams, self.rates(), strict=True)
+            if other.has(now_ps, rate) and other is not stream
         ]
         for other in told:
             other.tell()
@@ -210,9 +231,8 @@ class DramPorts:
         left = list(self._capacities)
         rates = [0] * len(self._streams)
         rising = list(range(len(rates)))
-        uses = [
-            ((s.port, s.shares[0]), (s.port + 1, s.shares[1]), (len(left) - 1, _ONE)) for s in self._streams
-        ]
+        demands = [stream.wants() for stream in self._streams]
+        uses = [_uses(stream, len(left) - 1) for stream in self._streams]
         while rising:
             weights: dict[int, int] = {}
             for n in rising:
@@ -221,14 +241,21 @@ class DramPorts:
             level, full = min(
                 (left[row] * _ONE // weight, row) for row, weight in weights.items() if weight > 0
             )
-            content = [n for n in rising if self._streams[n].demand <= level]
+            content = [n for n in rising if demands[n] <= level]
             stays = content or [n for n in rising if any(row == full and share for row, share in uses[n])]
             for n in stays:
-                rates[n] = max(1, min(level, self._streams[n].demand))
+                rates[n] = max(1, min(level, demands[n]))
                 for row, share in uses[n]:
                     left[row] = max(0, left[row] - (rates[n] * share >> 20))
             rising = [n for n in rising if n not in stays]
         return rates
+
+
+def _uses(stream: DramStream, controller: int) -> tuple[tuple[int, int], ...]:
+    """(row, part of the stream's bytes) of each channel."""
+    total = stream.read + stream.written
+    row = stream.port
+    return (row, stream.read * _ONE // total), (row + 1, stream.written * _ONE // total), (controller, _ONE)
 
 
 def _bytes_per_s(ps_per_kib: int) -> int:
