@@ -39,8 +39,9 @@ _ROWS: Final = 256
 _ROW: Final = struct.Struct("<QBBHIQQQQQQ")
 assert _ROW.size == WORK_REQUEST_BYTES
 
-_WRITE, _READ = int(Op.WRITE), int(Op.READ)
+_READ = int(Op.READ)
 _FENCE = int(WorkFlags.FENCE)
+_FLAGS = int(WorkFlags.FENCE | WorkFlags.ORDERED | WorkFlags.ACCEPTED | WorkFlags.SIGNAL)
 
 #: Ids from here on belong to batches: BATCH | number of the batch << 32 | position.
 BATCH: Final = 1 << 63
@@ -58,13 +59,35 @@ class Doorbell:
         self.count = 0
 
     def add(
-        self, wr_id: int, op: int, flags: int, length: int, src: int, dst: int, operand: int, compare: int
+        self,
+        wr_id: int,
+        op: int,
+        flags: int,
+        deadline_us: int,
+        length: int,
+        src: int,
+        dst: int,
+        operand: int,
+        compare: int,
     ) -> None:
         """Queue one."""
         if self.count == _ROWS:
             self.ring()
-        at = self.count * WORK_REQUEST_BYTES
-        _ROW.pack_into(self._bytes, at, wr_id, op, flags, self.pdid, 0, length, src, dst, operand, compare, 0)
+        _ROW.pack_into(
+            self._bytes,
+            self.count * WORK_REQUEST_BYTES,
+            wr_id,
+            op,
+            flags,
+            self.pdid,
+            deadline_us,
+            length,
+            src,
+            dst,
+            operand,
+            compare,
+            0,
+        )
         self.count += 1
 
     def ring(self) -> None:
@@ -84,6 +107,7 @@ class _Pieces(Work):
         out = whole.out[offset : offset + length] if whole.out is not None else None
         super().__init__(whole.op, src, dst, length, data, out, node=whole.node)
         self.fence = whole.fence and offset == 0
+        self.flags, self.deadline = whole.flags, whole.deadline
         self.group = group
 
     def on_done(self, status: int, rows: np.ndarray, index: int) -> None:
@@ -165,16 +189,16 @@ class SimPort:
             return
         op, data, out = work.op, work.data, work.out
         src, dst, staged, view = work.src, work.dst, 0, None
-        if op == _WRITE:
-            if data is not None:
-                staged, view = bell.node.stage(self.pdid, length)
-                view.data[:] = data
-                src = staged
+        if data is not None:
+            staged, view = bell.node.stage(self.pdid, length)
+            view.data[:] = data
+            src = staged
         elif op == _READ and out is not None:
             staged, view = bell.node.stage(self.pdid, length)
             dst = staged
         wr_id = cluster.expect(work, bell, staged, view)
-        bell.add(wr_id, op, _FENCE if work.fence else 0, length, src, dst, work.operand, work.compare)
+        flags = work.flags | _FENCE if work.fence else work.flags
+        bell.add(wr_id, op, flags, work.deadline, length, src, dst, work.operand, work.compare)
         cluster.rung[bell] = None
 
     def _post_pieces(self, work: Work) -> None:
@@ -219,7 +243,7 @@ class SimPort:
                     at += n
         requests["src"][writes] = np.uint64(staged) + offsets[writes]
         requests["dst"][is_read] = np.uint64(staged) + offsets[is_read]
-        requests["flags"] &= int(WorkFlags.FENCE)
+        requests["flags"] &= _FLAGS
         requests["pdid"] = self.pdid
         requests["wr_id"] = cluster.expect_batch(batch, bell, staged, view, offsets)
         node.post(requests)

@@ -58,11 +58,13 @@ from unimem.errors import (
     UnresolvedFault,
     UsageError,
 )
+from unimem.mailbox import Mailbox
 from unimem.pointers import GlobalPtr
 from unimem.transfer import Transfer
 
 if TYPE_CHECKING:
     from unimem.async_client import AsyncClient
+    from unimem.async_mailbox import AsyncMailbox
 
 __version__ = "0.1.0"
 
@@ -76,6 +78,7 @@ __all__ = [
     "AddressSizeFault",
     "AsyncClient",
     "AsyncGlobalArray",
+    "AsyncMailbox",
     "AsyncOperationBatch",
     "AsyncPort",
     "At",
@@ -90,6 +93,7 @@ __all__ = [
     "GlobalArray",
     "GlobalPtr",
     "Grant",
+    "Mailbox",
     "MailboxFull",
     "MalformedRequest",
     "NameTaken",
@@ -137,4 +141,8 @@ if not TYPE_CHECKING:
             from unimem.async_client import AsyncClient  # noqa: PLC0415
 
             return AsyncClient
+        if name == "AsyncMailbox":
+            from unimem.async_mailbox import AsyncMailbox  # noqa: PLC0415
+
+            return AsyncMailbox
         raise AttributeError(f"module 'unimem' has no attribute {name!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex, TypeAlias
 
 import numpy as np
 
@@ -20,14 +20,20 @@ if TYPE_CHECKING:
 Address: TypeAlias = "GlobalPtr | BaseArray | SupportsIndex"
 
 
+#: Seconds that a node gives up before its client does, at most.
+_MARGIN: Final = 0.05
+#: Seconds of the longest deadline that travels (32 bits of µs).
+_LONGEST: Final = 4294.0
+
+
 class At(IntEnum):
     """How far an operation must have come when it counts as done.
 
-    All three are accepted everywhere; every verb waits for DELIVERED, which satisfies the weaker two.
+    What fails after a weaker level was reached is raised by `flush`.
     """
 
     SOURCE = 1  # the caller's buffer may be used again
-    ACCEPTED = 2  # the target has the bytes
+    ACCEPTED = 2  # the target has the bytes, though a page fault may still keep them out of its memory
     DELIVERED = 3  # the bytes are visible in the target's memory
 
 
@@ -103,12 +109,24 @@ def whole(value: SupportsIndex, what: str, op: str) -> int:
         raise UsageError(f"{what} is {value!r}, not an integer", op=op) from None
 
 
-def word(value: SupportsIndex, what: str, op: str) -> int:
-    """`value` as the unsigned 64-bit word an atomic works on (-1 is 2**64 - 1)."""
-    number = whole(value, what, op)
-    if not -(1 << 63) <= number < 1 << 64:
-        raise UsageError(f"{what} {number} does not fit in 64 bits", op=op, reason="BAD_OPERAND")
-    return number & 0xFFFF_FFFF_FFFF_FFFF
+def word(value: SupportsIndex, what: str, op: str, width: int = 8) -> int:
+    """`value` as the unsigned word of `width` bytes an atomic works on (-1 is 2**64 - 1)."""
+    number, bits = whole(value, what, op), 8 * width
+    if not -(1 << bits - 1) <= number < 1 << bits:
+        raise UsageError(f"{what} {number} does not fit in {bits} bits", op=op, reason="BAD_OPERAND")
+    return number & (1 << bits) - 1
+
+
+def aligned(where: Address, width: SupportsIndex, what: str, op: str) -> int:
+    """The address of a word of `width` bytes, 4 or 8, at a multiple of them; else `UsageError`."""
+    if width not in (4, 8):
+        raise UsageError(f"width {width!r}: a word has 4 or 8 bytes", op=op, reason="BAD_LENGTH")
+    gva = locate(where, int(width), op)
+    if gva & int(width) - 1:
+        raise UsageError(
+            f"{what} needs an address that is a multiple of {width}", op=op, gva=gva, reason="MISALIGNED"
+        )
+    return gva
 
 
 def locate(where: Address, length: int, op: str) -> int:
@@ -135,12 +153,23 @@ def seconds(timeout: float) -> float:
     return timeout
 
 
-def level(at: At | int) -> None:
-    """Check an `at=` other than the default: each level is satisfied by waiting for DELIVERED."""
+def level(at: At | int) -> At:
+    """The level of an `at=` other than the default."""
     try:
-        At(at)
+        return At(at)
     except ValueError:
         raise UsageError(f"at={at!r}: choose SOURCE, ACCEPTED or DELIVERED", op="at") from None
+
+
+def limit_us(timeout: float, *, early: bool) -> int:
+    """The deadline that travels to the node, in whole µs; 0 for none.
+
+    `early`: the node's answer has to be here in time, so that the client learns whether anything happened.
+    """
+    if early:
+        timeout -= min(timeout / 4, _MARGIN)
+    us = int(timeout * 1e6) if timeout < _LONGEST else 0
+    return max(us, 1) if timeout < _LONGEST else 0
 
 
 def typed(raw: np.ndarray, dtype: npt.DTypeLike, shape: tuple[int, ...] | None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What `Client` and `AsyncClient` share: verbs become work requests here, and nothing here waits.
+"""What `Client` and `AsyncClient` share beside their requests (`_requests`): nothing here waits.
 
 Ordering. Work for one node is ordered by the node (`WorkFlags.FENCE`), work on several nodes is not. A fence
 with everything at home is therefore one flag on the next request; a fence with a `copy` under way on another
@@ -11,26 +11,25 @@ import threading
 import time
 import warnings
 from collections import deque
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unimem._arguments import Address, at_least_one, flat, locate, seconds, typed, whole, word, writable
+from unimem._arguments import Address, flat, limit_us, locate, seconds
 from unimem._failures import operation_of
 from unimem._many import Many, failed_row
 from unimem._port import AsyncPort, Batch, Port, Work
+from unimem._requests import Requests
 from unimem.addresses import index_of
-from unimem.array import BaseArray
 from unimem.cluster import Resolved, node_info, region_info
 from unimem.errors import DeadlineExceeded, NoRoute, UnimemError, UsageError
 from unimem.pointers import GlobalPtr
-from unimem.transfer import Operation, Transfer
-from unimem.wire import Op, Status, WorkFlags
+from unimem.transfer import Early, Operation, Transfer
+from unimem.wire import COMPLETION, Status, WorkFlags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy.typing as npt
     from google.protobuf.message import Message
 
     from unimem.cluster import NodeInfo, RegionInfo
@@ -43,7 +42,7 @@ DEFAULT_TIMEOUT = 5.0
 _KEPT = 1024
 
 
-class BaseClient:
+class BaseClient(Requests):
     """State and verbs without waiting; see `Client` and `AsyncClient`."""
 
     _blocking = True
@@ -95,84 +94,7 @@ class BaseClient:
         """True after `close`."""
         return self._closed
 
-    # -- from arguments to work requests --------------------------------------------------------------
-
-    def _put(self, kind: type[Operation], dst: Address, data: Any) -> Operation:
-        view = flat(data, "put")
-        n = view.nbytes
-        gva = locate(dst, n, "put")
-        return kind(self, "put", 1, gva, 0, gva, n, view)
-
-    def _get(
-        self,
-        kind: type[Operation],
-        src: Address,
-        n: SupportsIndex | None,
-        out: Any,
-        dtype: npt.DTypeLike | None,
-    ) -> Operation:
-        if out is not None:
-            view = writable(out, "get")
-            size = view.nbytes if n is None else whole(n, "n", "get")
-            if dtype is not None or size > view.nbytes:
-                raise UsageError(
-                    f"{size} bytes of {dtype or 'any'} type into out=, which has {view.nbytes}",
-                    op="get",
-                    hint="give n= up to its size, and no dtype=",
-                )
-            gva = locate(src, at_least_one(size, "get"), "get")
-            return kind(self, "get", 2, gva, gva, 0, size, None, view[:size], out)
-        shape: tuple[int, ...] | None = None
-        if n is not None:
-            size = at_least_one(whole(n, "n", "get"), "get")
-        elif isinstance(src, BaseArray):
-            size = src.nbytes
-            if dtype is None:
-                dtype, shape = src.dtype, src.shape
-        else:
-            raise UsageError("how many bytes?", op="get", hint="give n=, out=, or a GlobalArray")
-        gva = locate(src, size, "get")  # before memory is taken for an absurd length
-        raw = np.empty(size, np.uint8)
-        array = raw if dtype is None else typed(raw, dtype, shape)
-        return kind(self, "get", 2, gva, gva, 0, size, None, raw.data, array)
-
-    def _atomic(
-        self,
-        kind: type[Operation],
-        verb: str,
-        op: Op,
-        dst: Address,
-        operand: SupportsIndex,
-        compare: SupportsIndex,
-    ) -> Operation:
-        gva = locate(dst, 8, verb)
-        if gva & 7:
-            raise UsageError(
-                "an atomic needs an address that is a multiple of 8", op=verb, gva=gva, reason="MISALIGNED"
-            )
-        new, old = word(operand, "operand", verb), word(compare, "compare", verb)
-        return kind(self, verb, int(op), gva, 0, gva, 8, None, None, None, new, old)
-
-    def _copy(
-        self, kind: type[Operation], dst: Address, src: Address, n: SupportsIndex, node: str | None
-    ) -> Operation:
-        size = at_least_one(whole(n, "n", "copy"), "copy")
-        source, target = locate(src, size, "copy"), locate(dst, size, "copy")
-        where = None if node == self._port.home else node
-        return kind(self, "copy", 1, target, source, target, size, node=where)
-
-    def _signal(self, kind: type[Operation], flag: Address, value: SupportsIndex) -> Operation:
-        """The put of a flag word, aligned so that nobody sees half of it."""
-        gva = locate(flag, 8, "put_signal")
-        if gva & 7:
-            raise UsageError(
-                "a flag needs an address that is a multiple of 8",
-                op="put_signal",
-                gva=gva,
-                reason="MISALIGNED",
-            )
-        data = memoryview(word(value, "value", "put_signal").to_bytes(8, "little"))
-        return kind(self, "put_signal", 1, gva, 0, gva, 8, data)
+    # -- what it knows of the cluster ---------------------------------------------------------------------
 
     def _learn(self, region: RegionInfo) -> RegionInfo:
         """Remember which node the region's window belongs to."""
@@ -219,9 +141,29 @@ class BaseClient:
         """Post for an `_async` verb; `depth` frames up is the caller's line."""
         assert isinstance(transfer, Transfer)
         transfer.started(self.timeout if timeout is None else seconds(timeout), depth)
+        transfer.deadline = self._limit(timeout)
         self._under_way.add(transfer)
         self._post(transfer)
         return transfer
+
+    def _put_early(self, dst: Address, data: Any, timeout: float | None, depth: int = 3) -> Transfer:
+        """A put at level SOURCE: a transfer that is done. `flush` waits for what goes on, and raises it."""
+        going = self._start(self._put(Early, dst, bytes(flat(data, "put"))), timeout, depth + 1)
+        staged = Transfer(self, "put", 1, going.gva, 0, going.gva, going.length)
+        staged._seen = True
+        staged.on_done(Status.OK, np.zeros(1, COMPLETION), 0)
+        return staged
+
+    def _limit(self, timeout: float | None) -> int:
+        """The deadline that travels with an operation, µs.
+
+        A simulation's clock is the model's: there only what was asked for counts, not the default.
+        """
+        if timeout is None:
+            if not self._port.background:
+                return 0
+            timeout = self.timeout
+        return limit_us(timeout, early=self._port.background)
 
     def _post_many(self, many: Many) -> None:
         self._under_way.add(many)

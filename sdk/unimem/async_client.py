@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 import numpy as np
 
 from unimem import _control as control
-from unimem._arguments import DELIVERED, Address, At, level, seconds
+from unimem._arguments import DELIVERED, SOURCE, Address, At, seconds
 from unimem._awaiting import AsyncOperation, wait_for
 from unimem._core import DEFAULT_TIMEOUT, BaseClient, all_done
 from unimem._many import Many, reads, writes
 from unimem.array import AsyncGlobalArray, dtype_of, shape_of
+from unimem.async_mailbox import AsyncMailbox
 from unimem.batching import AsyncOperationBatch
 from unimem.cluster import NodeInfo, RegionInfo, Resolved, Rights, node_info, region_info
 from unimem.errors import UnimemError
+from unimem.mailbox import bytes_of, checked, new_header, slots_of
 from unimem.pointers import GlobalPtr
 from unimem.transfer import Operation, Transfer
 from unimem.v1 import coordinator_pb2 as pb
-from unimem.wire import Op
+from unimem.wire import MAILBOX, Op
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,9 +56,12 @@ class AsyncClient(BaseClient):
 
     async def put(self, dst: Address, data: Any, *, at: At = DELIVERED, timeout: float | None = None) -> None:
         """As `Client.put`."""
-        if at is not DELIVERED:
-            level(at)
-        await self._run(self._put(AsyncOperation, dst, data), timeout)
+        if at is DELIVERED:
+            await self._run(self._put(AsyncOperation, dst, data), timeout)
+        elif at is SOURCE:
+            self._put_early(dst, data, timeout)
+        else:
+            await self._run(self._put_level(AsyncOperation, dst, data, at), timeout)
 
     async def get(
         self,
@@ -80,36 +85,44 @@ class AsyncClient(BaseClient):
         timeout: float | None = None,
     ) -> None:
         """As `Client.copy`."""
-        if at is not DELIVERED:
-            level(at)
         if self._node_of(src, "copy") is None:
             await self.nodes()
-        await self._run(self._copy(AsyncOperation, dst, src, n, self._node(src)), timeout)
+        await self._run(self._copy(AsyncOperation, dst, src, n, self._node(src), at), timeout)
 
-    async def fetch_add(self, dst: Address, value: SupportsIndex = 1, *, timeout: float | None = None) -> int:
+    async def fetch_add(
+        self, dst: Address, value: SupportsIndex = 1, *, width: int = 8, timeout: float | None = None
+    ) -> int:
         """As `Client.fetch_add`."""
-        op = self._atomic(AsyncOperation, "fetch_add", Op.FETCH_ADD, dst, value, 0)
+        op = self._atomic(AsyncOperation, "fetch_add", Op.FETCH_ADD, dst, value, 0, width)
         return cast("int", await self._run(op, timeout))
 
     async def compare_swap(
-        self, dst: Address, compare: SupportsIndex, value: SupportsIndex, *, timeout: float | None = None
+        self,
+        dst: Address,
+        compare: SupportsIndex,
+        value: SupportsIndex,
+        *,
+        width: int = 8,
+        timeout: float | None = None,
     ) -> int:
         """As `Client.compare_swap`."""
-        op = self._atomic(AsyncOperation, "compare_swap", Op.COMPARE_SWAP, dst, value, compare)
+        op = self._atomic(AsyncOperation, "compare_swap", Op.COMPARE_SWAP, dst, value, compare, width)
         return cast("int", await self._run(op, timeout))
 
-    async def swap(self, dst: Address, value: SupportsIndex, *, timeout: float | None = None) -> int:
+    async def swap(
+        self, dst: Address, value: SupportsIndex, *, width: int = 8, timeout: float | None = None
+    ) -> int:
         """As `Client.swap`."""
-        op = self._atomic(AsyncOperation, "swap", Op.SWAP, dst, value, 0)
+        op = self._atomic(AsyncOperation, "swap", Op.SWAP, dst, value, 0, width)
         return cast("int", await self._run(op, timeout))
 
     def put_async(
         self, dst: Address, data: Any, *, at: At = DELIVERED, timeout: float | None = None
     ) -> Transfer:
         """As `Client.put_async`."""
-        if at is not DELIVERED:
-            level(at)
-        return self._start(self._put(Transfer, dst, data), timeout)
+        if at is SOURCE:
+            return self._put_early(dst, data, timeout)
+        return self._start(self._put_level(Transfer, dst, data, at), timeout)
 
     def get_async(
         self,
@@ -133,9 +146,7 @@ class AsyncClient(BaseClient):
         timeout: float | None = None,
     ) -> Transfer:
         """As `Client.copy_async`. A source given as a bare address needs its node known: see `nodes`."""
-        if at is not DELIVERED:
-            level(at)
-        return self._start(self._copy(Transfer, dst, src, n, self._node(src)), timeout)
+        return self._start(self._copy(Transfer, dst, src, n, self._node(src), at), timeout)
 
     async def put_many(self, gvas: Any, values: Any, *, timeout: float | None = None) -> None:
         """As `Client.put_many`."""
@@ -175,10 +186,10 @@ class AsyncClient(BaseClient):
     ) -> None:
         """As `Client.put_signal`."""
         allowed = self.timeout if timeout is None else seconds(timeout)
-        word = self._signal(AsyncOperation, flag, value)
         deadline = time.monotonic() + allowed
-        await self.put(dst, data, timeout=allowed)
-        await self._run(word, max(deadline - time.monotonic(), 1e-6))
+        for operation in self._signalled(AsyncOperation, dst, data, flag, value):
+            await self._run(operation, allowed)
+            allowed = max(deadline - time.monotonic(), 1e-6)
 
     async def wait_until(
         self, flag: Address, value: SupportsIndex, *, compare: str = "==", timeout: float | None = None
@@ -233,6 +244,22 @@ class AsyncClient(BaseClient):
         """As `Client.array_at`."""
         return AsyncGlobalArray(self, await self.pointer(where), shape, dtype)
 
+    async def mailbox(
+        self, *, node: str | None = None, slots: SupportsIndex = 64, name: str = ""
+    ) -> AsyncMailbox:
+        """As `Client.mailbox`."""
+        count = slots_of(slots)
+        ptr = await self.alloc(bytes_of(count), node=node, name=name)
+        await self.put(ptr, new_header(count))
+        box = AsyncMailbox(self, ptr, count, owned=True)
+        self._arrays.add(box)
+        return box
+
+    async def mailbox_at(self, where: Address | RegionInfo) -> AsyncMailbox:
+        """As `Client.mailbox_at`."""
+        ptr = await self.pointer(where)
+        return AsyncMailbox(self, ptr, checked(await self.get(ptr, MAILBOX.itemsize), ptr))
+
     async def pointer(self, where: Address | RegionInfo) -> GlobalPtr:
         """As `Client.pointer`."""
         found = control.base_of(where)
@@ -240,7 +267,7 @@ class AsyncClient(BaseClient):
 
     async def free(self, where: Address | RegionInfo) -> None:
         """As `Client.free`."""
-        if isinstance(where, AsyncGlobalArray) and where._owned:
+        if isinstance(where, AsyncGlobalArray | AsyncMailbox) and where._owned:
             await where.free()
         else:
             await self._control(control.free(control.base_of(where)))
@@ -304,6 +331,7 @@ class AsyncClient(BaseClient):
 
     async def _run(self, op: Operation, timeout: float | None) -> Any:
         allowed = self.timeout if timeout is None else seconds(timeout)
+        op.deadline = self._limit(timeout)
         self._post(op)
         if op.status < 0:
             try:
@@ -320,6 +348,7 @@ class AsyncClient(BaseClient):
 
     async def _run_many(self, many: Many, timeout: float | None) -> None:
         allowed = self.timeout if timeout is None else seconds(timeout)
+        many.requests["deadline_us"] = self._limit(timeout)
         self._post_many(many)
         if not await self._drive(many.done, allowed):
             raise many.overdue(allowed)

@@ -49,17 +49,21 @@ class BaseBatch:
         """As `Client.copy`."""
         return self._add(self._client._copy(Transfer, dst, src, n, self._client._node(src)))
 
-    def fetch_add(self, dst: Address, value: SupportsIndex = 1) -> Transfer:
+    def fetch_add(self, dst: Address, value: SupportsIndex = 1, *, width: int = 8) -> Transfer:
         """As `Client.fetch_add`."""
-        return self._add(self._client._atomic(Transfer, "fetch_add", Op.FETCH_ADD, dst, value, 0))
+        return self._add(self._client._atomic(Transfer, "fetch_add", Op.FETCH_ADD, dst, value, 0, width))
 
-    def compare_swap(self, dst: Address, compare: SupportsIndex, value: SupportsIndex) -> Transfer:
+    def compare_swap(
+        self, dst: Address, compare: SupportsIndex, value: SupportsIndex, *, width: int = 8
+    ) -> Transfer:
         """As `Client.compare_swap`."""
-        return self._add(self._client._atomic(Transfer, "compare_swap", Op.COMPARE_SWAP, dst, value, compare))
+        return self._add(
+            self._client._atomic(Transfer, "compare_swap", Op.COMPARE_SWAP, dst, value, compare, width)
+        )
 
-    def swap(self, dst: Address, value: SupportsIndex) -> Transfer:
+    def swap(self, dst: Address, value: SupportsIndex, *, width: int = 8) -> Transfer:
         """As `Client.swap`."""
-        return self._add(self._client._atomic(Transfer, "swap", Op.SWAP, dst, value, 0))
+        return self._add(self._client._atomic(Transfer, "swap", Op.SWAP, dst, value, 0, width))
 
     def fence(self) -> None:
         """As `Client.fence`: what follows starts when what came before is complete."""

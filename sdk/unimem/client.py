@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 import numpy as np
 
 from unimem import _control as control
-from unimem._arguments import DELIVERED, Address, At, level, seconds
+from unimem._arguments import DELIVERED, SOURCE, Address, At, seconds
 from unimem._core import DEFAULT_TIMEOUT, BaseClient, all_done
 from unimem._many import Many, reads, writes
 from unimem.array import GlobalArray, dtype_of, shape_of
 from unimem.batching import OperationBatch
 from unimem.cluster import NodeInfo, RegionInfo, Resolved, Rights, node_info, region_info
 from unimem.errors import UnimemError
+from unimem.mailbox import Mailbox, bytes_of, checked, new_header, slots_of
 from unimem.pointers import GlobalPtr
 from unimem.transfer import Operation, Transfer
 from unimem.v1 import coordinator_pb2 as pb
-from unimem.wire import Op
+from unimem.wire import MAILBOX, Op
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,10 +52,17 @@ class Client(BaseClient):
     # -- moving bytes -----------------------------------------------------------------------------------
 
     def put(self, dst: Address, data: Any, *, at: At = DELIVERED, timeout: float | None = None) -> None:
-        """Write the bytes of `data` (anything `memoryview()` takes, C-contiguous) at `dst`."""
-        if at is not DELIVERED:
-            level(at)
-        self._run(self._put(Operation, dst, data), timeout)
+        """Write the bytes of `data` (anything `memoryview()` takes, C-contiguous) at `dst`.
+
+        `at`: when it returns. SOURCE: at once, with a copy of `data` under way; ACCEPTED: when the target has
+        all of it; DELIVERED: when it is in memory. What fails after that is raised by `flush`.
+        """
+        if at is DELIVERED:
+            self._run(self._put(Operation, dst, data), timeout)
+        elif at is SOURCE:
+            self._put_early(dst, data, timeout)
+        else:
+            self._run(self._put_level(Operation, dst, data, at), timeout)
 
     def get(
         self,
@@ -82,35 +90,47 @@ class Client(BaseClient):
         at: At = DELIVERED,
         timeout: float | None = None,
     ) -> None:
-        """Move `n` bytes from `src` to `dst`, both global: the engine of the source's node does it."""
-        if at is not DELIVERED:
-            level(at)
-        self._run(self._copy(Operation, dst, src, n, self._node(src)), timeout)
+        """Move `n` bytes from `src` to `dst`, both global: the engine of the source's node does it.
 
-    def fetch_add(self, dst: Address, value: SupportsIndex = 1, *, timeout: float | None = None) -> int:
-        """Add to the 64-bit word at `dst` (wrapping) and return what was there before."""
+        A source is known to be free when the target has all of it: SOURCE is as good as ACCEPTED.
+        """
+        self._run(self._copy(Operation, dst, src, n, self._node(src), at), timeout)
+
+    def fetch_add(
+        self, dst: Address, value: SupportsIndex = 1, *, width: int = 8, timeout: float | None = None
+    ) -> int:
+        """Add to the word of `width` bytes (4 or 8) at `dst`, wrapping; return what was there before."""
         return cast(
-            "int", self._run(self._atomic(Operation, "fetch_add", Op.FETCH_ADD, dst, value, 0), timeout)
+            "int",
+            self._run(self._atomic(Operation, "fetch_add", Op.FETCH_ADD, dst, value, 0, width), timeout),
         )
 
     def compare_swap(
-        self, dst: Address, compare: SupportsIndex, value: SupportsIndex, *, timeout: float | None = None
+        self,
+        dst: Address,
+        compare: SupportsIndex,
+        value: SupportsIndex,
+        *,
+        width: int = 8,
+        timeout: float | None = None,
     ) -> int:
-        """Replace the 64-bit word at `dst` by `value` if it is `compare`; return what was there before."""
-        op = self._atomic(Operation, "compare_swap", Op.COMPARE_SWAP, dst, value, compare)
+        """Replace the word at `dst` by `value` if it is `compare`; return what was there before."""
+        op = self._atomic(Operation, "compare_swap", Op.COMPARE_SWAP, dst, value, compare, width)
         return cast("int", self._run(op, timeout))
 
-    def swap(self, dst: Address, value: SupportsIndex, *, timeout: float | None = None) -> int:
-        """Replace the 64-bit word at `dst` by `value`; return what was there before."""
-        return cast("int", self._run(self._atomic(Operation, "swap", Op.SWAP, dst, value, 0), timeout))
+    def swap(
+        self, dst: Address, value: SupportsIndex, *, width: int = 8, timeout: float | None = None
+    ) -> int:
+        """Replace the word at `dst` by `value`; return what was there before."""
+        return cast("int", self._run(self._atomic(Operation, "swap", Op.SWAP, dst, value, 0, width), timeout))
 
     def put_async(
         self, dst: Address, data: Any, *, at: At = DELIVERED, timeout: float | None = None
     ) -> Transfer:
-        """As `put`, without waiting. `data` must not change until the transfer is done."""
-        if at is not DELIVERED:
-            level(at)
-        return self._start(self._put(Transfer, dst, data), timeout)
+        """As `put`, without waiting. `data` must not change until it is done (with SOURCE: it is)."""
+        if at is SOURCE:
+            return self._put_early(dst, data, timeout)
+        return self._start(self._put_level(Transfer, dst, data, at), timeout)
 
     def get_async(
         self,
@@ -134,9 +154,7 @@ class Client(BaseClient):
         timeout: float | None = None,
     ) -> Transfer:
         """As `copy`, without waiting."""
-        if at is not DELIVERED:
-            level(at)
-        return self._start(self._copy(Transfer, dst, src, n, self._node(src)), timeout)
+        return self._start(self._copy(Transfer, dst, src, n, self._node(src), at), timeout)
 
     def put_many(self, gvas: Any, values: Any, *, timeout: float | None = None) -> None:
         """Write `values[i]` (each at most 256 KiB) at `gvas[i]`; one array of work requests for all of them.
@@ -180,13 +198,14 @@ class Client(BaseClient):
     ) -> None:
         """Put `data` and, once delivered, set the 64-bit word at `flag`: who sees `value` sees the data.
 
-        The flag is not touched when the data is refused.
+        The flag is not touched when the data is refused. Up to 256 KiB for one node leave together, flag and
+        all; a longer put is delivered up to its last piece first.
         """
         allowed = self.timeout if timeout is None else seconds(timeout)
-        word = self._signal(Operation, flag, value)
         deadline = time.monotonic() + allowed
-        self.put(dst, data, timeout=allowed)
-        self._run(word, max(deadline - time.monotonic(), 1e-6))
+        for operation in self._signalled(Operation, dst, data, flag, value):
+            self._run(operation, allowed)
+            allowed = max(deadline - time.monotonic(), 1e-6)
 
     def wait_until(
         self, flag: Address, value: SupportsIndex, *, compare: str = "==", timeout: float | None = None
@@ -247,6 +266,20 @@ class Client(BaseClient):
         """Look at memory that is there already as an array; `free` on it only forgets it."""
         return GlobalArray(self, self.pointer(where), shape, dtype)
 
+    def mailbox(self, *, node: str | None = None, slots: SupportsIndex = 64, name: str = "") -> Mailbox:
+        """A new mailbox of 64-byte messages on `node` (None: at home); freed by `free`, or when closing."""
+        count = slots_of(slots)
+        ptr = self.alloc(bytes_of(count), node=node, name=name)
+        self.put(ptr, new_header(count))
+        box = Mailbox(self, ptr, count, owned=True)
+        self._arrays.add(box)
+        return box
+
+    def mailbox_at(self, where: Address | RegionInfo) -> Mailbox:
+        """The mailbox at an address: send to it, or take messages out of it."""
+        ptr = self.pointer(where)
+        return Mailbox(self, ptr, checked(self.get(ptr, MAILBOX.itemsize), ptr))
+
     def pointer(self, where: Address | RegionInfo) -> GlobalPtr:
         """A pointer with the bounds of the region around `where`; asks the coordinator for a bare address."""
         found = control.base_of(where)
@@ -254,7 +287,7 @@ class Client(BaseClient):
 
     def free(self, where: Address | RegionInfo) -> None:
         """Free the region whose base this is. Its address may be given to another region."""
-        if isinstance(where, GlobalArray) and where._owned:
+        if isinstance(where, GlobalArray | Mailbox) and where._owned:
             where.free()
         else:
             self._control(control.free(control.base_of(where)))
@@ -327,6 +360,8 @@ class Client(BaseClient):
     def _run(self, op: Operation, timeout: float | None) -> Any:
         if timeout is not None:
             seconds(timeout)
+        if timeout is not None or self._port.background:
+            op.deadline = self._limit(timeout)
         if self._ordering:
             self._post_in_order(op)
         else:
@@ -342,6 +377,7 @@ class Client(BaseClient):
 
     def _run_many(self, many: Many, timeout: float | None) -> None:
         allowed = self.timeout if timeout is None else seconds(timeout)
+        many.requests["deadline_us"] = self._limit(timeout)
         self._post_many(many)
         if not self._drive(many.done, allowed):
             raise many.overdue(allowed)

@@ -30,6 +30,8 @@ log = logging.getLogger("unimem")
 #: `Operation.status` while it is under way.
 UNDER_WAY = -1
 
+_ATOMICS = frozenset({Op.FETCH_ADD, Op.COMPARE_SWAP, Op.SWAP})
+
 
 class Operation(Work):
     """One verb's work request and, when done, its completion. The blocking verbs use it bare."""
@@ -87,7 +89,7 @@ class Operation(Work):
         """What the verb returns: an ndarray for a get, the old value for an atomic, else None."""
         if self.op == Op.READ:
             return self.array
-        if self.op == Op.WRITE:
+        if self.op not in _ATOMICS:
             return None
         return int(self.rows["value"][self.index])
 
@@ -167,9 +169,10 @@ class Transfer(Operation):
         return self.error() if self.status else None
 
     def cancel(self) -> bool:
-        """Take it back, if it has not left yet. True: it is cancelled and certainly did not happen.
+        """Take it back. True: it is cancelled and certainly did not happen.
 
-        False: too late. A get's buffer is not touched any more in either case.
+        False: it is over, or under way; in the latter case its node stops what it can, and it ends as
+        `Cancelled`, not definite, unless it was quicker. A get's buffer is not touched any more.
         """
         if self.status >= 0:
             return False
@@ -259,6 +262,17 @@ class Transfer(Operation):
         # The interpreter may be going down, or __init__ may have failed: then nobody is there to tell.
         if not getattr(self, "_seen", True) and self.status >= 0:
             self.owner._abandoned(self)
+
+
+class Early(Transfer):
+    """What goes on after a put at level SOURCE: nobody holds it, and only its failure is of interest."""
+
+    __slots__ = ()
+
+    def on_done(self, status: int, rows: np.ndarray, index: int) -> None:
+        """See `Work.on_done`."""
+        self._seen = status == 0
+        super().on_done(status, rows, index)
 
 
 def _call(fn: Callable[[Transfer], object], transfer: Transfer) -> None:

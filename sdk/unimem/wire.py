@@ -189,6 +189,30 @@ COMPLETION_BYTES: Final = 160
 assert COMPLETION.itemsize == COMPLETION_BYTES
 
 
+#: The start of a mailbox in its owner's memory. A SEND writes message number `head` into slot `head % slots`,
+#: its length into the table of lengths, then counts `head` up; a receiver takes number `tail` and counts that
+#: up. Behind the header: one byte of length for each slot, from `MAILBOX_LENGTHS` on, padded to a multiple of
+#: `MESSAGE_BYTES`; then the slots of `MESSAGE_BYTES` each.
+MAILBOX: Final = np.dtype(
+    [
+        ("head", "<u8"),  # messages sent
+        ("tail", "<u8"),  # messages taken out
+        ("slots", "<u4"),  # 1 to MAILBOX_SLOTS
+        ("magic", "<u4"),  # MAILBOX_MAGIC: a SEND to anything else is MALFORMED
+        ("reserved", "<u8", (5,)),
+    ]
+)
+MAILBOX_MAGIC: Final = 0x424D_4E55  # "UNMB", little-endian
+MAILBOX_LENGTHS: Final = 64
+MAILBOX_SLOTS: Final = 1 << 16
+assert MAILBOX.itemsize == MAILBOX_LENGTHS
+
+
+def mailbox_slots_at(slots: int) -> int:
+    """Where the slots of a mailbox begin, in bytes from its header."""
+    return MAILBOX_LENGTHS + (slots + MESSAGE_BYTES - 1) // MESSAGE_BYTES * MESSAGE_BYTES
+
+
 class FrameError(ValueError):
     """Bytes that are no frame of ours: wrong magic, version, kind, or lengths that do not add up."""
 

@@ -81,7 +81,7 @@ class FakeNode:
                 at += wire.padded(n)
             row, found = self.cluster.execute(
                 int(wr["pdid"]), int(wr["op"]), int(wr["src"]), int(wr["dst"]), n, data,
-                int(wr["operand"]), int(wr["compare"]),
+                int(wr["operand"]), int(wr["compare"]), int(wr["flags"]),
             )  # fmt: skip
             row["wr_id"] = wr["wr_id"]
             if found:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -176,6 +177,7 @@ class FakeCluster:
         data: memoryview | None,
         operand: int,
         compare: int,
+        flags: int = 0,
     ) -> tuple[np.ndarray, bytes]:
         rows = np.zeros(1, COMPLETION)
         row = rows[0]
@@ -198,6 +200,11 @@ class FakeCluster:
         if op == Op.WRITE:
             assert data is not None
             memory[:] = data
+            if flags & WorkFlags.SIGNAL:
+                self.view(pdid, compare, 8, True)[1][:] = operand.to_bytes(8, "little")
+        elif op == Op.SEND:
+            assert data is not None
+            row["status"], row["node"] = self._deliver(dst, bytes(data)), (dst >> 36) - 1
         elif op == Op.READ:
             found = bytes(memory)
         else:
@@ -206,8 +213,23 @@ class FakeCluster:
             new = {Op.FETCH_ADD: old + operand, Op.SWAP: operand}.get(
                 Op(op), operand if old == compare else old
             )
-            memory[:] = (new % (1 << 64)).to_bytes(8, "little")
+            memory[:] = (new % (1 << 8 * n)).to_bytes(n, "little")
         return rows, found
+
+    def _deliver(self, gva: int, data: bytes) -> Status:
+        """A SEND, as the layout in `unimem.wire` says."""
+        region = self.find(gva, 64)
+        assert region is not None
+        memory = memoryview(region.data)[gva - region.gva :]
+        head, tail = struct.unpack_from("<QQ", memory, 0)
+        slots = struct.unpack_from("<I", memory, 16)[0]
+        if head - tail == slots:
+            return Status.MAILBOX_FULL
+        at = 64 + -(-slots // 64) * 64 + head % slots * 64
+        memory[at : at + len(data)] = data
+        memory[64 + head % slots] = len(data)
+        struct.pack_into("<Q", memory, 0, head + 1)
+        return Status.OK
 
 
 class LoopbackPort:
@@ -280,7 +302,15 @@ class LoopbackPort:
 
     def _do(self, work: Work) -> None:
         rows, found = self.cluster.execute(
-            self.pdid, work.op, work.src, work.dst, work.length, work.data, work.operand, work.compare
+            self.pdid,
+            work.op,
+            work.src,
+            work.dst,
+            work.length,
+            work.data,
+            work.operand,
+            work.compare,
+            work.flags,
         )
         if found and work.out is not None:
             work.out[:] = found
@@ -296,7 +326,7 @@ class LoopbackPort:
                 at += wire.padded(n)
             rows, found = self.cluster.execute(
                 self.pdid, int(wr["op"]), int(wr["src"]), int(wr["dst"]), n, data,
-                int(wr["operand"]), int(wr["compare"]),
+                int(wr["operand"]), int(wr["compare"]), int(wr["flags"]),
             )  # fmt: skip
             if found and batch.out is not None:
                 batch.out[i, :n] = np.frombuffer(found, np.uint8)

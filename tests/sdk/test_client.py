@@ -25,6 +25,7 @@ from unimem import (
     UsageError,
 )
 from unimem._port import Batch, Work
+from unimem.wire import WorkFlags
 
 
 @pytest.fixture
@@ -230,13 +231,96 @@ def test_faults_name_the_node_and_the_address(um: Client, port: LoopbackPort) ->
             stranger.put(mine, b"x")
 
 
-def test_levels_are_accepted_and_checked(um: Client) -> None:
+def test_accepted_is_asked_of_the_node(um: Client, port: LoopbackPort) -> None:
     p = um.alloc(8)
-    um.put(p, b"1", at=SOURCE)
+    port.log.clear()
+    um.put(p, b"1")
     um.put(p, b"2", at=ACCEPTED)
+    um.put_async(p, b"3", at=ACCEPTED).result()
+    um.copy(p, p, 1, at=ACCEPTED)
     um.copy_async(p, p, 1, at=SOURCE).result()
-    with pytest.raises(UsageError, match="choose SOURCE"):
-        um.put(p, b"3", at=9)  # type: ignore[arg-type]
+    flags = [work.flags for work in port.log if isinstance(work, Work)]
+    assert flags == [0, *[WorkFlags.ACCEPTED] * 4]
+    for at in (9, "soon"):
+        with pytest.raises(UsageError, match="choose SOURCE"):
+            um.put(p, b"3", at=at)  # type: ignore[arg-type]
+
+
+def test_at_source_the_buffer_is_free_and_flush_tells_the_rest() -> None:
+    port = LoopbackPort(FakeCluster(), deferred=True)
+    with Client(port) as um:  # type: ignore[arg-type]
+        p = um.alloc(64)
+        data = bytearray(b"first")
+        um.put(p, data, at=SOURCE)
+        data[:] = b"other"
+        t = um.put_async(p + 8, data, at=SOURCE)
+        data[:] = b"third"
+        assert t.done()
+        assert t.result() is None
+        assert len(port.queue) == 2
+        um.flush()
+        assert um.get(p, 16).tobytes() == b"first\0\0\0other\0\0\0"
+        um.put(0x700_0000_0000, b"x", at=SOURCE)
+        with pytest.raises(ExceptionGroup) as caught:
+            um.flush()
+        assert isinstance(caught.value.exceptions[0], TranslationFault)
+
+
+def test_what_fails_after_source_and_is_never_flushed_is_reported() -> None:
+    um = Client(LoopbackPort(FakeCluster()))  # type: ignore[arg-type]
+    um.put(um.alloc(8), b"well", at=SOURCE)
+    um.put(0x700_0000_0000, b"x", at=SOURCE)
+    with pytest.warns(ResourceWarning, match="it failed: put at 0x700") as caught:
+        um.close()
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(("width", "ones"), [(4, 0xFFFF_FFFF), (8, 0xFFFF_FFFF_FFFF_FFFF)])
+def test_atomics_of_either_width(um: Client, width: int, ones: int) -> None:
+    p = um.alloc(16)
+    um.put(p, b"\xff" * 16)
+    where = p + width
+    assert um.fetch_add(where, 2, width=width) == ones  # wraps, and leaves its neighbours alone
+    assert um.compare_swap(where, 1, 7, width=width) == 1
+    assert um.swap(where, -1, width=width) == 7
+    with um.batch() as b:
+        old = b.swap(where, 3, width=width)
+    assert old.result() == ones
+    assert um.get(p, 16).tobytes() == (3).to_bytes(width, "little").join(
+        (b"\xff" * width, b"\xff" * (16 - 2 * width))
+    )
+
+
+def test_a_word_has_its_place_and_size(um: Client) -> None:
+    p = um.alloc(16)
+    um.fetch_add(p + 4, width=4)
+    with pytest.raises(UsageError, match="a multiple of 8"):
+        um.fetch_add(p + 4)
+    with pytest.raises(UsageError, match="a multiple of 4"):
+        um.swap(p + 2, 1, width=4)
+    with pytest.raises(UsageError, match="4 or 8 bytes"):
+        um.swap(p, 1, width=2)
+    with pytest.raises(UsageError, match="does not fit in 32 bits"):
+        um.compare_swap(p, 1, 1 << 32, width=4)
+
+
+def test_only_a_deadline_that_was_asked_for_travels_into_a_simulation(um: Client, port: LoopbackPort) -> None:
+    p = um.alloc(8)
+    port.log.clear()
+    um.put(p, b"x")
+    um.put(p, b"x", timeout=1.5)
+    um.put_async(p, b"x").result()
+    um.put_async(p, b"x", timeout=2).result()
+    um.put(p, b"x", timeout=float("inf"))
+    um.put_many([int(p)], np.ones(1, "u8"), timeout=3)
+    sent = [int(w.requests["deadline_us"][0]) if isinstance(w, Batch) else w.deadline for w in port.log]
+    assert sent == [0, 1_500_000, 0, 2_000_000, 0, 3_000_000]
+    port.background = True  # type: ignore[misc]
+    port.log.clear()
+    um.put(p, b"x")
+    um.put(p, b"x", timeout=0.1)
+    assert [w.deadline for w in port.log if isinstance(w, Work)] == [4_950_000, 75_000]
 
 
 # -- many -------------------------------------------------------------------------------------------------

@@ -11,11 +11,22 @@ import pytest
 import unimem
 from unimem import errors
 
-MODULES = ("client", "async_client", "cluster", "pointers", "transfer", "array", "batching")
+MODULES = (
+    "client",
+    "async_client",
+    "cluster",
+    "pointers",
+    "transfer",
+    "array",
+    "batching",
+    "mailbox",
+    "async_mailbox",
+)
 #: Public in their modules, but not for users of the package.
 INTERNAL = {
     "BaseArray", "BaseBatch", "Operation", "Selection", "shape_of", "dtype_of", "check_address", "node_info",
-    "region_info", "rights_of", "log",
+    "region_info", "rights_of", "log", "Early", "BaseMailbox", "Patience", "bytes_of", "checked",
+    "new_header", "slots_of",
 }  # fmt: skip
 
 
