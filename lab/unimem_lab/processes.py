@@ -98,6 +98,7 @@ class ProcessCluster:
         *,
         platform: str = "zynqmp",
         topology: str = "full",
+        policy: str = "abort",
         port: int = 0,
         state: Path | None = None,
         logs: Path | None = None,
@@ -111,7 +112,8 @@ class ProcessCluster:
         self.logs.mkdir(parents=True, exist_ok=True)
         self._state = state or Path(self._folder.name) / "coordinator.sqlite3"
         self._port, self._timeout = port, start_timeout
-        self._options = ["--platform", platform, "--topology", topology, "--memory", memory]
+        self._options = ["--platform", platform, "--topology", topology, "--policy", policy]
+        self._options += ["--memory", memory]
         self._options += ["--fast" if fast else "--no-fast"] + (["--mqtt", mqtt] if mqtt else [])
         self._children: dict[str, Child] = {}
         self.nodes = tuple(f"n{i}" for i in range(nodes))

@@ -31,6 +31,10 @@ Platform = Annotated[str, typer.Option(help="Platform of the nodes (a file of un
 Topology = Annotated[
     str, typer.Option(help="How nodes are wired: full, ring, mesh2d, torus3d, pair; sets the hops.")
 ]
+Policy = Annotated[
+    str,
+    typer.Option(help="Page faults of remote DMA: abort, touch_a_page, touch_ahead:N, prefault, pin, stall."),
+]
 Mqtt = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(envvar="UNIMEM_MQTT", help="HOST:PORT of a broker for status, counters and faults."),
@@ -65,6 +69,7 @@ def up(
     nodes: Annotated[int, typer.Option(min=1, max=64, help="How many node processes.")] = 4,
     platform: Platform = "zynqmp",
     topology: Topology = "full",
+    policy: Policy = "abort",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The coordinator's port; 0: any.")] = 7400,
     state: Annotated[
         Path | None, typer.Option(help="The coordinator's database; by default a temporary one.")
@@ -75,7 +80,9 @@ def up(
     """Run a cluster of processes on this machine until Ctrl-C."""
     from unimem_lab.cli.cluster import run_up  # noqa: PLC0415
 
-    return run_up(nodes=nodes, platform=platform, topology=topology, port=port, state=state, mqtt=mqtt)
+    return run_up(
+        nodes=nodes, platform=platform, topology=topology, policy=policy, port=port, state=state, mqtt=mqtt
+    )
 
 
 @app.command()
@@ -92,6 +99,7 @@ def node(
     ] = "",
     platform: Platform = "zynqmp",
     topology: Topology = "full",
+    policy: Policy = "abort",
     memory: Annotated[str, typer.Option(help="DRAM: 4G by default; costs only the pages touched.")] = "4G",
     mqtt: Mqtt = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for the coordinator at start.")] = 60.0,
@@ -109,6 +117,7 @@ def node(
         name=name,
         platform=platform,
         topology=topology,
+        policy=policy,
         memory_bytes=output.size(memory),
         mqtt=mqtt,
         wait=wait,

@@ -30,6 +30,7 @@ def run_one_node(
     name: str,
     platform: str,
     topology: str,
+    policy: str,
     memory_bytes: int,
     mqtt: str | None,
     wait: float,
@@ -49,6 +50,7 @@ def run_one_node(
         "name": name,
         "platform": platform,
         "topology": topology,
+        "policy": policy,
         "memory_bytes": memory_bytes,
         "mqtt": mqtt or "",
         "coordinator_timeout_s": wait,
@@ -82,7 +84,7 @@ def run_the_coordinator(*, listen: str, state: Path, lease_ttl: float, reflectio
 
 
 def run_up(
-    *, nodes: int, platform: str, topology: str, port: int, state: Path | None, mqtt: str | None
+    *, nodes: int, platform: str, topology: str, policy: str, port: int, state: Path | None, mqtt: str | None
 ) -> int:
     """Start a cluster of processes, say where it is, and keep it until Ctrl-C or SIGTERM."""
     from unimem_lab.processes import ProcessCluster, StartError, describe  # noqa: PLC0415
@@ -92,7 +94,7 @@ def run_up(
         signal.signal(number, lambda *_: ended.set())
     try:
         cluster = ProcessCluster(
-            nodes, platform=platform, topology=topology, port=port, state=state, mqtt=mqtt
+            nodes, platform=platform, topology=topology, policy=policy, port=port, state=state, mqtt=mqtt
         )
     except StartError as error:
         return output.fail(str(error), reason="START_FAILED")

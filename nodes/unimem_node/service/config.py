@@ -60,6 +60,10 @@ class NodeSettings(BaseModel):
     topology: Literal["full", "pair", "ring", "mesh2d", "torus3d"] = Field(
         default="full", description="how the nodes are wired, in the order of their indices: sets the hops"
     )
+    policy: str = Field(
+        default="abort",
+        description="page faults of remote DMA: abort, touch_a_page, touch_ahead:N, prefault, pin or stall",
+    )
     seed: int = Field(default=0, ge=0, description="seed of the node's random streams")
     fast: bool = Field(default=True, description="use the compiled paths; off: the readable ones, slowly")
     warm: bool = Field(default=True, description="load the compiled paths before joining")
@@ -92,6 +96,15 @@ class NodeSettings(BaseModel):
     def _is_address_or_empty(cls, value: str) -> str:
         if value and value != "auto":
             split_address(value)
+        return value
+
+    @field_validator("policy")
+    @classmethod
+    def _is_policy(cls, value: str) -> str:
+        if value != "abort":  # the usual case spares a start the kernel's modules
+            from unimem_node.kernel.fault_policy import FaultPolicy  # noqa: PLC0415
+
+            FaultPolicy.parse(value)
         return value
 
     @field_validator("name", "cluster")

@@ -173,6 +173,7 @@ class NodeServer:
             seed=settings.seed,
             fast=settings.fast,
             topology=settings.topology,
+            policy=settings.policy,
         )
 
     def _on_routes(self, nodes: Any) -> None:

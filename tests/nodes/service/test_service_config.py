@@ -37,6 +37,8 @@ def test_flags_over_the_nodes_environment_over_the_clusters_over_defaults(
         ("log_level", "loud"),
         ("topology", "moebius"),
         ("counters_interval_s", 0),
+        ("policy", "hope"),
+        ("policy", "touch_ahead:0"),
         ("speling", 1),
     ],
 )
@@ -66,3 +68,8 @@ def test_the_advertised_address(monkeypatch: pytest.MonkeyPatch) -> None:
     assert NodeSettings(advertise="auto:1").node_name() == "c0ffee"
     assert NodeSettings(advertise="auto:1", name="n1").node_name() == "n1"
     assert NodeSettings().node_name() == ""
+
+
+def test_the_fault_policy() -> None:
+    assert NodeSettings().policy == "abort"
+    assert load_settings({}, {"UNIMEM_POLICY": "touch_ahead:64"}).policy == "touch_ahead:64"
