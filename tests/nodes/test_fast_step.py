@@ -21,6 +21,7 @@ PAGES = 6
 FRAMES = 0x10_0000
 LANE = 5
 END = 4 << 20  # of memory
+OCM = 0xFFFC_0000
 NOWHERE = 0x7_0000_0000
 TRANSLATION, PERMISSION = 1, 3
 WIDTH = 16
@@ -85,7 +86,8 @@ def row(
 def run(
     board: Board, state: np.ndarray, cb: int = 0, budget: int = 1 << 20, function: Any = step
 ) -> tuple[int, ...]:
-    return tuple(map(int, function(board.soc.arrays, state, PATTERN, FIFO, LANE, cb, 0, 1, budget)))
+    """`END` bytes of memory are DRAM, the rest is on the chip."""
+    return tuple(map(int, function(board.soc.arrays, state, PATTERN, FIFO, LANE, cb, 0, 1, budget, END)))
 
 
 class ByteByByte:
@@ -203,8 +205,9 @@ def test_n17_it_stops_exactly_at_the_fault_and_goes_on_there(board: Board) -> No
     board.arrange([(0, False), (1, False), None, (3, False), (4, False), (5, False)])
     before = board.frames
     state = row(VA + 100, VA + 3 * PAGE, 2 * PAGE)
-    stop, moved, _, cost, reads, walks = run(board, state)
+    stop, moved, _, cost, reads, walks, *of_dram = run(board, state)
     assert (stop, moved) == (x.STOP_REFUSED, 2 * PAGE - 100)
+    assert of_dram == [moved, moved]
     assert (state[x.X_OP], state[x.X_VA], state[x.X_CODE]) == (x.OP_READ, VA + 2 * PAGE, TRANSLATION)
     assert state[x.X_INFO] & 3 == 3
     assert (walks, cost > 0) == (5, True)
@@ -218,7 +221,7 @@ def test_n17_it_stops_exactly_at_the_fault_and_goes_on_there(board: Board) -> No
 
 def test_a_stream_that_is_refused_never_gets_to_memory(board: Board) -> None:
     state = row(None, VA, 10)
-    assert run(board, state, cb=x.REFUSED) == (x.STOP_REFUSED, 0, 0, 0, 0, 0)
+    assert run(board, state, cb=x.REFUSED) == (x.STOP_REFUSED, 0, 0, 0, 0, 0, 0, 0)
     assert state[x.X_OP] == x.OP_WRITE
 
 
@@ -226,7 +229,9 @@ def test_outside_the_smmu_nothing_is_counted(board: Board) -> None:
     board.arrange([(n, False) for n in range(PAGES)])
     counted = board.soc.arrays.counters.copy()
     want = board.frames[:5000]
-    assert run(board, row(FRAMES, FRAMES + 8000, 5000), cb=OUTSIDE) == (x.STOP_DONE, 5000, 0, 0, 0, 0)
+    assert run(board, row(FRAMES, FRAMES + 8000, 5000), cb=OUTSIDE) == (
+        x.STOP_DONE, 5000, 0, 0, 0, 0, 5000, 5000
+    )  # fmt: skip
     assert board.frames[8000:13000] == want
     assert np.array_equal(board.soc.arrays.counters, counted)
 
@@ -274,3 +279,20 @@ def test_what_the_smmu_answers_by_itself_reads_zero_and_is_not_written(board: Bo
     assert run(board, state)[:2] == (x.STOP_DONE, 100)
     at = 3 * PAGE
     assert board.frames[at : at + 100] == before[at : at + 20] + bytes(20) + before[40:100]
+
+
+@pytest.mark.parametrize(
+    ("src", "dst", "read", "written"),
+    [
+        (FRAMES, FRAMES + 0x8000, 5000, 5000),
+        (FRAMES, OCM, 5000, 0),
+        (OCM, FRAMES, 0, 5000),
+        (OCM, OCM + 0x8000, 0, 0),
+        (FRAMES, None, 5000, 0),
+        (None, FRAMES, 0, 5000),
+    ],
+)
+def test_bytes_of_dram_are_counted(
+    board: Board, src: int | None, dst: int | None, read: int, written: int
+) -> None:
+    assert run(board, row(src, dst, 5000), cb=OUTSIDE)[6:] == (read, written)
