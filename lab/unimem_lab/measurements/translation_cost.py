@@ -135,8 +135,9 @@ def reach_cost(
 ) -> list[ReachCost]:
     """Copy `size` bytes from random places of a working set to one place, `transfers` times.
 
-    Before that every leaf of the working set is read from once, as far as the TLBs could remember. Places are
-    multiples of `size`. `granules`: log2 of them, with 48 bits of address.
+    Before that every table and then every leaf of the working set is used once, as far as the SMMU could
+    remember. Places are multiples of `size`, working sets too. `granules`: log2 of them, with 48 bits of
+    address.
     """
     found = []
     for granule_shift in granules:
@@ -149,9 +150,9 @@ def reach_cost(
         table.map(VA + _DISTANCE, sink, max(size, geometry.page), blocks=False)
         for working_set in working_sets:
             chip.cold()
-            visited = range(0, working_set, geometry.page)[-_REMEMBERED:]
-            for place in visited:
-                chip.time(mover, VA + place, VA + _DISTANCE, size)
+            for step in (geometry.page << geometry.granule_shift - 3, max(geometry.page, size)):
+                for place in range(0, working_set, step)[-_REMEMBERED:]:
+                    chip.time(mover, VA + place, VA + _DISTANCE, size)
             places = np.random.default_rng(seed).integers(0, working_set // size, transfers) * size
             before = chip.soc.counters()["walks"]
             took = sum(chip.time(mover, VA + place, VA + _DISTANCE, size) for place in places.tolist())
