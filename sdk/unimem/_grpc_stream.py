@@ -20,8 +20,9 @@ from grpc.aio import EOF  # type: ignore[attr-defined]
 
 from unimem._frames import Completions, batch_message, post_message
 from unimem._many import PIECE_BYTES, failed_row
-from unimem._pieces import Pieces
+from unimem._pieces import Piece, Pieces
 from unimem._port import Batch, Work
+from unimem.v1 import node_pb2
 from unimem.wire import COMPLETION, CompletionFlags, Op, Status, WorkFlags, padded
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class NodeStream:
         self._pending: deque[Work | Pieces | _Cursor] = deque()
         self._singles: dict[int, Work] = {}
         self._batches: list[_Cursor] = []
+        self._cancelled: list[int] = []  # what the node is to be told not to go on with
         self._next_id = 1
         self._next_base = _BATCH
         self._weight = 0  # under way
@@ -142,13 +144,23 @@ class NodeStream:
         self._wake()
 
     def cancel(self, work: Work) -> bool:
-        """Take back what has not left at all."""
+        """Take back what has not left at all; have the node stop what has."""
         for item in self._pending:
             if item is work or (isinstance(item, Pieces) and item.work is work and item.next == 0):
                 self._pending.remove(item)
                 work.on_done(Status.CANCELLED, failed_row(Status.CANCELLED, definite=True), 0)
                 self._core.progress()
                 return True
+            if isinstance(item, Pieces) and item.work is work:
+                item.fail(failed_row(Status.CANCELLED, definite=True), "")
+                break
+        self._cancelled += [
+            wr_id
+            for wr_id, sent in self._singles.items()
+            if sent is work or (isinstance(sent, Piece) and sent.whole.work is work)
+        ]
+        if self._cancelled:
+            self._wake_writer()
         return False
 
     def _wake(self) -> None:
@@ -207,6 +219,10 @@ class NodeStream:
 
     def _fill(self) -> bytes | None:
         """The next message, or None when there is nothing to send or no room in the window."""
+        if self._cancelled:
+            cancelled, self._cancelled = self._cancelled, []
+            message: bytes = node_pb2.TransferRequest(cancel=cancelled).SerializeToString()
+            return message
         pending = self._pending
         works: list[tuple[int, Work]] = []
         payload = 0
@@ -307,6 +323,7 @@ class NodeStream:
         perhaps = failed_row(status, definite=False)
         pending, self._pending = list(self._pending), deque()
         singles, self._singles = list(self._singles.values()), {}
+        self._cancelled = []
         batches, self._batches = self._batches, []
         self._weight = 0
         for item in pending:

@@ -15,7 +15,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[i
 
 from unimem import wire
 from unimem.v1 import coordinator_pb2 as pb
-from unimem.wire import COMPLETION, WORK_REQUEST, CompletionFlags, FrameKind, WorkFlags
+from unimem.v1 import node_pb2
+from unimem.wire import COMPLETION, WORK_REQUEST, CompletionFlags, FrameKind, Status, WorkFlags
 
 CODES = {
     "UNKNOWN_NODE": grpc.StatusCode.NOT_FOUND,
@@ -48,6 +49,7 @@ class FakeNode:
         self.seen = threading.Event()  # a frame has arrived
         self.on_frame: Callable[[int, grpc.ServicerContext], bytes | None] | None = None
         self.bytes_at_most = 0
+        self.cancelled: list[int] = []
         self.says: str | None = name  # as initial metadata
 
     def transfer(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -59,7 +61,9 @@ class FakeNode:
             context.send_initial_metadata((("unimem-node", self.says),))
         for message in messages:
             frame = wire.decode_bytes_field(message)
-            assert frame is not None
+            if frame is None:
+                yield self.cancel(list(node_pb2.TransferRequest.FromString(message).cancel))
+                continue
             _, records, start = wire.parse_frame(frame, FrameKind.POST, WORK_REQUEST)
             self.frames.append(records.copy())
             self.bytes_at_most = max(self.bytes_at_most, len(frame))
@@ -71,6 +75,12 @@ class FakeNode:
                     continue
             self.gate.wait(20)
             yield self.answer(records, frame, start)
+
+    def cancel(self, wr_ids: list[int]) -> bytes:
+        self.cancelled += wr_ids
+        rows = np.zeros(len(wr_ids), COMPLETION)
+        rows["wr_id"], rows["status"] = wr_ids, Status.CANCELLED
+        return wire.encode_bytes_field(wire.new_frame(FrameKind.COMPLETE, rows))
 
     def answer(self, records: np.ndarray, frame: np.ndarray, at: int) -> bytes:
         rows, payloads = [], []

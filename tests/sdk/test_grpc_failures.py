@@ -14,6 +14,7 @@ from fakes import Refused
 import unimem
 from unimem import (
     AccessDenied,
+    Cancelled,
     Client,
     ControlError,
     DeadlineExceeded,
@@ -27,6 +28,7 @@ from unimem import (
     wire,
 )
 from unimem._grpc_stream import WINDOW_BYTES
+from unimem.wire import COMPLETION, FrameKind
 
 
 def test_a_stream_that_breaks_with_work_under_way(um: Client, home: FakeNode) -> None:
@@ -262,3 +264,42 @@ def test_closing_with_work_under_way(fake: FakeGrpc, home: FakeNode) -> None:
     assert isinstance(error, unimem.Cancelled)
     assert not error.definite
     assert not fake.cluster.sessions
+
+
+def silence() -> bytes:
+    """A completion frame without completions."""
+    return wire.encode_bytes_field(wire.new_frame(FrameKind.COMPLETE, np.empty(0, COMPLETION)))
+
+
+def test_what_has_left_is_cancelled_at_its_node(um: Client, home: FakeNode) -> None:
+    p = um.alloc(64)
+    home.on_frame = lambda number, context: silence()
+    t = um.put_async(p, b"x", timeout=20)
+    eventually(lambda: bool(home.frames))
+    assert not t.cancel()
+    error = t.exception(timeout=10)
+    assert isinstance(error, Cancelled)
+    assert not error.definite
+    assert home.cancelled == home.frames[-1]["wr_id"].tolist()
+    home.on_frame = None
+    um.put(p, b"goes on")
+    assert um.get(p, 7).tobytes() == b"goes on"
+
+
+def test_a_long_transfer_is_cancelled_with_all_its_pieces(um: Client, home: FakeNode) -> None:
+    p = um.alloc(16 * MIB)
+    home.on_frame = lambda number, context: silence()
+    t = um.put_async(p, noise(16 * MIB), timeout=20)
+    eventually(lambda: sum(map(len, home.frames)) == WINDOW_BYTES // (256 << 10) - 1)
+    assert not t.cancel()
+    assert isinstance(t.exception(timeout=10), Cancelled)
+    assert len(home.cancelled) == sum(map(len, home.frames))  # no further piece has left
+
+
+def test_a_deadline_travels_and_stops_the_node(um: Client, home: FakeNode) -> None:
+    p = um.alloc(8)
+    home.on_frame = lambda number, context: silence()
+    with pytest.raises(DeadlineExceeded):
+        um.put(p, b"x", timeout=0.2)
+    assert home.frames[-1]["deadline_us"].tolist() == [150_000]
+    eventually(lambda: home.cancelled == home.frames[-1]["wr_id"].tolist())
