@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.zdma import CTRL0, CTRL2, FPD, ISR
@@ -208,6 +208,53 @@ def test_rates_are_feasible_and_max_min_fair(wanted: list[tuple[int, int, bool, 
             for row in full
             for other_rate in [max(r for s, r in zip(streams, rates, strict=True) if share(s, row))]
         ), (rates, [s.wants() for s in streams])
+
+
+def round_robin(wanted: list[tuple[int, int, int]], burst_ps: int) -> list[int]:
+    """An arbiter that serves whoever is ready in turn, a burst each: when the last burst of each is done.
+
+    `wanted`: (start, bursts, picoseconds from one burst's request to the next one's) by master. A master that
+    waits has at most eight bursts outstanding, and so not more to make up for.
+    """
+    ready = [start for start, _, _ in wanted]
+    left = [bursts for _, bursts, _ in wanted]
+    done, now, last = [0] * len(wanted), 0, -1
+    while any(left):
+        waiting = [n for n in range(len(wanted)) if left[n] and ready[n] <= now]
+        if not waiting:
+            now = min(ready[n] for n in range(len(wanted)) if left[n])
+            continue
+        last = min(waiting, key=lambda n: (n - last - 1) % len(wanted))
+        left[last] -= 1
+        pace = wanted[last][2]
+        ready[last] = max(ready[last] + pace, now - 8 * pace)
+        now += burst_ps
+        done[last] = max(now, ready[last])
+    return done
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 200), st.integers(200, 1500), st.integers(2, 80)), min_size=2, max_size=6
+    )
+)
+def test_the_fluid_is_what_an_arbiter_of_bursts_comes_to(wanted: list[tuple[int, int, int]]) -> None:
+    """One controller, 256 bytes a burst; starts and paces in bursts' times and tenths of them."""
+    burst_ps = CONTROLLER // 4
+    bursts = [(start * burst_ps, count, burst_ps * tenths // 10) for start, count, tenths in wanted]
+    expected = round_robin([(start, n, max(own, burst_ps)) for start, n, own in bursts], burst_ps)
+    scheduler, dram = Scheduler(), ports()
+    masters = []
+    for start, count, own in bursts:
+        own_ps_per_kib = max(own, burst_ps) * 4
+        size = count * 256
+        master = Master(scheduler, dram, None, own_ps_per_kib=own_ps_per_kib, total=size, piece=size)
+        scheduler.at(start, master.start)
+        masters.append(master)
+    scheduler.run()
+    for (start, _, _), master, end in zip(bursts, masters, expected, strict=True):
+        assert master.done_ps - start == pytest.approx(end - start, rel=0.05, abs=10 * burst_ps)
 
 
 # ---- what is not modelled, and others that ask
