@@ -4,8 +4,8 @@ One source, one target, one request a packet. The network is the set of all pack
 any of them, at any time, any number of times, or never. So loss, duplication, delay and reordering need no
 steps of their own, and no run of the real network is missing. (That something is gone for good is a step all
 the same, for the sake of the question whether everything can still end.) The target's outcomes (done,
-refused, page not there), time-outs, giving up, cancelling and the crash of either node happen at any moment, within a
-budget.
+refused, page not there), time-outs, giving up, cancelling and the crash of either node happen at any moment,
+within a budget.
 
 What is checked in every state (`violation`):
 
