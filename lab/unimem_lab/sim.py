@@ -34,6 +34,8 @@ from unimem_node.mpsoc.node import Node
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from unimem_node.mpsoc.platform import Platform
+
 AnyClient = TypeVar("AnyClient", Client, AsyncClient)
 
 _BATCH_NUMBER = 32
@@ -54,7 +56,8 @@ class _Waiting:
 class SimCluster:
     """`nodes` simulated MPSoCs, named n0, n1, …, and a coordinator. Not for use by several threads.
 
-    `log=True` records completions, faults and interrupts in `events`. `fast=False` runs the readable paths.
+    `policy`: what kernels do about page faults of DMA. `log=True` records completions, faults and interrupts
+    in `events`. `fast=False` runs the readable paths.
     Raises ValueError for a topology that cannot wire so many nodes.
     """
 
@@ -63,8 +66,9 @@ class SimCluster:
         nodes: int = 4,
         *,
         seed: int = 1,
-        platform: str = "zynqmp",
+        platform: str | Platform = "zynqmp",
         topology: str = "full",
+        policy: str = "abort",
         memory_bytes: int = 4 << 30,
         fast: bool = True,
         log: bool = False,
@@ -75,10 +79,12 @@ class SimCluster:
         self.events: EventLog | None = EventLog() if log else None
         self._options: dict[str, Any] = {
             "platform": platform,
+            "policy": policy,
             "memory_bytes": memory_bytes,
             "seed": seed,
             "fast": fast,
         }
+        self._platform = platform if isinstance(platform, str) else platform.name
         self._fabric = MemoryFabric(self.scheduler)
         self._nodes: dict[str, Node] = {}
         self._tokens: dict[str, str] = {}
@@ -107,7 +113,7 @@ class SimCluster:
         request = pb.RegisterNodeRequest(
             name=name,
             address=f"{name}:7410",
-            platform=self._options["platform"],
+            platform=self._platform,
             memory_bytes=self._options["memory_bytes"],
             boot_id=self._boots.getrandbits(64) | 1,
         )
