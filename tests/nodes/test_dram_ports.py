@@ -254,7 +254,7 @@ def test_the_fluid_is_what_an_arbiter_of_bursts_comes_to(wanted: list[tuple[int,
         masters.append(master)
     scheduler.run()
     for (start, _, _), master, end in zip(bursts, masters, expected, strict=True):
-        assert master.done_ps - start == pytest.approx(end - start, rel=0.05, abs=10 * burst_ps)
+        assert master.done_ps - start == pytest.approx(end - start, rel=0.1, abs=10 * burst_ps)
 
 
 # ---- what is not modelled, and others that ask
