@@ -11,12 +11,8 @@ SMMU empty (*cold*: a buffer that is used for the first time), once right after 
 
 from __future__ import annotations
 
-import re
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -24,7 +20,7 @@ import numpy as np
 from unimem_lab.measurements.chip import DATA, VA, Chip, Engine, variant
 from unimem_node import Mpsoc
 from unimem_node.mmu.geometry import Geometry
-from unimem_node.mpsoc.platform import Platform
+from unimem_node.mpsoc.platform import Platform, load
 
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
@@ -187,31 +183,23 @@ class RdmaCost:
         return self.virtual_ps / self.free_ps
 
 
-def rdma_cost(sizes: Sequence[int] = SIZES) -> list[RdmaCost]:
-    """Put each size from one node of a ZynqMP pair to the other: first use of both buffers, then once more.
+def rdma_cost(sizes: Sequence[int] = SIZES, *, platform: str | Platform = "zynqmp") -> list[RdmaCost]:
+    """Put each size from one node of a pair to the other: first use of both buffers, then once more.
 
     The yardstick is the same pair whose SMMUs translate in no time: an interface with physical addresses.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        free = Path(folder) / "free.toml"
-        free.write_text(_without_translation())
-        times = [_puts(platform, sizes) for platform in ("zynqmp", str(free))]
+    chip = load(platform) if isinstance(platform, str) else platform
+    block = chip.smmu.block
+    timing = replace(block.timing, micro_hit_ps=0, macro_hit_ps=0, descriptor_read_ps=0)
+    smmu = chip.smmu.model_copy(update={"block": replace(block, timing=timing)})
+    times = [_puts(each, sizes) for each in (chip, chip.model_copy(update={"smmu": smmu}))]
     return [
         RdmaCost(size, state, untranslated, translated)
         for (size, state, translated), (_, _, untranslated) in zip(*times, strict=True)
     ]
 
 
-def _without_translation() -> str:
-    """The platform file of ZynqMP, with no time for hits and walks."""
-    text = (resources.files("unimem_node.mpsoc") / "platforms" / "zynqmp.toml").read_text("utf-8")
-    for name in ("micro_hit_ps", "macro_hit_ps", "descriptor_read_ps"):
-        text, count = re.subn(rf"^{name} = [\d_]+", f"{name} = 0", text, flags=re.MULTILINE)
-        assert count == 1, f"{name} is in the platform's file once"
-    return text
-
-
-def _puts(platform: str, sizes: Sequence[int]) -> list[tuple[int, Literal["cold", "warm"], int]]:
+def _puts(platform: Platform, sizes: Sequence[int]) -> list[tuple[int, Literal["cold", "warm"], int]]:
     """(size, state, picoseconds) of two puts of each size, each size between buffers of its own."""
     from unimem_lab.sim import SimCluster  # noqa: PLC0415 - a cluster, for this function only
 

@@ -101,7 +101,7 @@ class TranslationCostWorkload(Workload):
     def _by_rdma(self, stage: Stage) -> list[Sample]:
         return [
             _sample(row.free_ps, row.virtual_ps, engine="ni", bytes=row.size, state=row.state)
-            for row in rdma_cost(self.sizes)
+            for row in rdma_cost(self.sizes, platform=stage.platform)
         ]
 
 
