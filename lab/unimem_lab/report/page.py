@@ -59,9 +59,18 @@ class Section:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A curve: a caption, and an <svg> element of our own making; without one, `note` says why."""
+
+    title: str
+    svg: str
+    note: str = ""
+
+
 @dataclass(slots=True)
 class Report:
-    """Everything on the page."""
+    """Everything on the page; what is empty is left out."""
 
     title: str
     subtitle: str
@@ -70,6 +79,7 @@ class Report:
     bars: Sequence[Bar]
     sections: Sequence[Section] = field(default_factory=list)
     facts: Sequence[tuple[str, str]] = field(default_factory=list)
+    figures: Sequence[Figure] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
