@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, SupportsIndex
 
-from unimem._arguments import Address, locate, whole, word
+from unimem._arguments import Address, aligned, locate, whole, word
 from unimem.cluster import Rights, rights_of
 from unimem.errors import DeadlineExceeded, UsageError
 from unimem.v1 import coordinator_pb2 as pb
@@ -76,11 +76,13 @@ def list_regions(node: str | None, domain: str | None) -> pb.ListRegionsRequest:
 class Watch:
     """The state of one `wait_until`: what is waited for, since when, and how long to pause."""
 
-    def __init__(self, flag: Address, value: SupportsIndex, compare: str, allowed: float) -> None:
+    def __init__(
+        self, flag: Address, value: SupportsIndex, compare: str, allowed: float, width: int = 8
+    ) -> None:
         if compare not in COMPARISONS:
             raise UsageError(f"compare={compare!r}: choose from {', '.join(COMPARISONS)}", op="wait_until")
-        self.gva = locate(flag, 8, "wait_until")
-        self.wanted = word(value, "value", "wait_until")
+        self.gva = aligned(flag, width, "a flag", "wait_until")
+        self.wanted = word(value, "value", "wait_until", width)
         self.compare = compare
         self.allowed = self.left = allowed
         self.seen = 0

@@ -11,11 +11,11 @@ import threading
 import time
 import warnings
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
-from unimem._arguments import Address, flat, limit_us, locate, seconds
+from unimem._arguments import DELIVERED, SOURCE, Address, At, flat, limit_us, locate, seconds
 from unimem._failures import operation_of
 from unimem._many import Many, failed_row
 from unimem._port import AsyncPort, Batch, Port, Work
@@ -30,6 +30,7 @@ from unimem.wire import COMPLETION, Status, WorkFlags
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy.typing as npt
     from google.protobuf.message import Message
 
     from unimem.cluster import NodeInfo, RegionInfo
@@ -215,6 +216,42 @@ class BaseClient(Requests):
             if not self._held:
                 self._ordering = self._fence = bool(self._before)
             self._releasing = False
+
+    # -- verbs that do not wait -------------------------------------------------------------------------
+
+    def put_async(
+        self, dst: Address, data: Any, *, at: At = DELIVERED, timeout: float | None = None
+    ) -> Transfer:
+        """As `put`, without waiting. `data` must not change until it is done (with SOURCE: it is)."""
+        if at is DELIVERED:
+            return self._start(self._put(Transfer, dst, data), timeout)
+        if at is SOURCE:
+            return self._put_early(dst, data, timeout)
+        return self._start(self._put_level(Transfer, dst, data, at), timeout)
+
+    def get_async(
+        self,
+        src: Address,
+        n: SupportsIndex | None = None,
+        *,
+        out: Any = None,
+        dtype: npt.DTypeLike | None = None,
+        timeout: float | None = None,
+    ) -> Transfer:
+        """As `get`, without waiting; the array is the transfer's result."""
+        return self._start(self._get(Transfer, src, n, out, dtype), timeout)
+
+    def copy_async(
+        self,
+        dst: Address,
+        src: Address,
+        n: SupportsIndex,
+        *,
+        at: At = DELIVERED,
+        timeout: float | None = None,
+    ) -> Transfer:
+        """As `copy`, without waiting. An `AsyncClient` must know the node of a bare address (`nodes`)."""
+        return self._start(self._copy(Transfer, dst, src, n, self._node(src), at), timeout)
 
     def fence(self) -> None:
         """Everything issued before completes before anything issued from now on starts.

@@ -116,38 +116,6 @@ class AsyncClient(BaseClient):
         op = self._atomic(AsyncOperation, "swap", Op.SWAP, dst, value, 0, width)
         return cast("int", await self._run(op, timeout))
 
-    def put_async(
-        self, dst: Address, data: Any, *, at: At = DELIVERED, timeout: float | None = None
-    ) -> Transfer:
-        """As `Client.put_async`."""
-        if at is SOURCE:
-            return self._put_early(dst, data, timeout)
-        return self._start(self._put_level(Transfer, dst, data, at), timeout)
-
-    def get_async(
-        self,
-        src: Address,
-        n: SupportsIndex | None = None,
-        *,
-        out: Any = None,
-        dtype: npt.DTypeLike | None = None,
-        timeout: float | None = None,
-    ) -> Transfer:
-        """As `Client.get_async`."""
-        return self._start(self._get(Transfer, src, n, out, dtype), timeout)
-
-    def copy_async(
-        self,
-        dst: Address,
-        src: Address,
-        n: SupportsIndex,
-        *,
-        at: At = DELIVERED,
-        timeout: float | None = None,
-    ) -> Transfer:
-        """As `Client.copy_async`. A source given as a bare address needs its node known: see `nodes`."""
-        return self._start(self._copy(Transfer, dst, src, n, self._node(src), at), timeout)
-
     async def put_many(self, gvas: Any, values: Any, *, timeout: float | None = None) -> None:
         """As `Client.put_many`."""
         requests, payload = writes(gvas, values, "put_many")
@@ -192,12 +160,19 @@ class AsyncClient(BaseClient):
             allowed = max(deadline - time.monotonic(), 1e-6)
 
     async def wait_until(
-        self, flag: Address, value: SupportsIndex, *, compare: str = "==", timeout: float | None = None
+        self,
+        flag: Address,
+        value: SupportsIndex,
+        *,
+        compare: str = "==",
+        width: int = 8,
+        timeout: float | None = None,
     ) -> int:
         """As `Client.wait_until`."""
-        watch = control.Watch(flag, value, compare, self.timeout if timeout is None else seconds(timeout))
+        allowed = self.timeout if timeout is None else seconds(timeout)
+        watch = control.Watch(flag, value, compare, allowed, width)
         while True:
-            word = await self.get(watch.gva, 8, dtype="<u8", timeout=watch.left)
+            word = await self.get(watch.gva, width, dtype=f"<u{width}", timeout=watch.left)
             if watch.holds(int(word[0])):
                 return watch.seen
             await asyncio.sleep(watch.pause())

@@ -124,38 +124,6 @@ class Client(BaseClient):
         """Replace the word at `dst` by `value`; return what was there before."""
         return cast("int", self._run(self._atomic(Operation, "swap", Op.SWAP, dst, value, 0, width), timeout))
 
-    def put_async(
-        self, dst: Address, data: Any, *, at: At = DELIVERED, timeout: float | None = None
-    ) -> Transfer:
-        """As `put`, without waiting. `data` must not change until it is done (with SOURCE: it is)."""
-        if at is SOURCE:
-            return self._put_early(dst, data, timeout)
-        return self._start(self._put_level(Transfer, dst, data, at), timeout)
-
-    def get_async(
-        self,
-        src: Address,
-        n: SupportsIndex | None = None,
-        *,
-        out: Any = None,
-        dtype: npt.DTypeLike | None = None,
-        timeout: float | None = None,
-    ) -> Transfer:
-        """As `get`, without waiting; the array is the transfer's result."""
-        return self._start(self._get(Transfer, src, n, out, dtype), timeout)
-
-    def copy_async(
-        self,
-        dst: Address,
-        src: Address,
-        n: SupportsIndex,
-        *,
-        at: At = DELIVERED,
-        timeout: float | None = None,
-    ) -> Transfer:
-        """As `copy`, without waiting."""
-        return self._start(self._copy(Transfer, dst, src, n, self._node(src), at), timeout)
-
     def put_many(self, gvas: Any, values: Any, *, timeout: float | None = None) -> None:
         """Write `values[i]` (each at most 256 KiB) at `gvas[i]`; one array of work requests for all of them.
 
@@ -208,15 +176,22 @@ class Client(BaseClient):
             allowed = max(deadline - time.monotonic(), 1e-6)
 
     def wait_until(
-        self, flag: Address, value: SupportsIndex, *, compare: str = "==", timeout: float | None = None
+        self,
+        flag: Address,
+        value: SupportsIndex,
+        *,
+        compare: str = "==",
+        width: int = 8,
+        timeout: float | None = None,
     ) -> int:
-        """Look at the 64-bit word at `flag` until `word compare value` holds; return the word (unsigned).
+        """Look at the word of `width` bytes at `flag` until `word compare value` holds; return the word.
 
         `compare`: one of == != < <= > >=. It polls with gets, at longer and longer intervals up to 5 ms.
         """
-        watch = control.Watch(flag, value, compare, self.timeout if timeout is None else seconds(timeout))
+        allowed = self.timeout if timeout is None else seconds(timeout)
+        watch = control.Watch(flag, value, compare, allowed, width)
         while True:
-            if watch.holds(int(self.get(watch.gva, 8, dtype="<u8", timeout=watch.left)[0])):
+            if watch.holds(int(self.get(watch.gva, width, dtype=f"<u{width}", timeout=watch.left)[0])):
                 return watch.seen
             time.sleep(watch.pause())
 

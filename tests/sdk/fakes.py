@@ -202,6 +202,8 @@ class FakeCluster:
             memory[:] = data
             if flags & WorkFlags.SIGNAL:
                 self.view(pdid, compare, 8, True)[1][:] = operand.to_bytes(8, "little")
+        elif op == Op.COPY:
+            memory[:] = self.view(pdid, src, n, False)[1]
         elif op == Op.SEND:
             assert data is not None
             row["status"], row["node"] = self._deliver(dst, bytes(data)), (dst >> 36) - 1

@@ -9,7 +9,7 @@ import pytest
 from fakes import FakeCluster, LoopbackPort
 
 from unimem import Client, UsageError, verbs
-from unimem.wire import CompletionFlags, Op, Status
+from unimem.wire import CompletionFlags, Op, Status, WorkFlags
 
 
 def setup(**options: Any) -> tuple[Client, LoopbackPort, verbs.QueuePair]:
@@ -55,6 +55,40 @@ def test_reads_atomics_and_failures_are_rows_not_exceptions() -> None:
         assert out[0].tobytes() == b"12345\0\0\0"
         assert um.get(p + 8, 11).tobytes() == b"\7" + bytes(7) + b"abc"
         assert pair.counters.failed == 1
+
+
+def test_messages_copies_signals_and_small_words() -> None:
+    um, port, pair = setup()
+    with um:
+        p, q, box = um.alloc(64), um.alloc(64, node="n2"), um.mailbox(slots=2)
+        um.put(p, b"12345678")
+        port.log.clear()
+        requests = np.zeros(4, verbs.WORK_REQUEST)
+        requests["op"] = [Op.SEND, Op.COPY, Op.WRITE, Op.FETCH_ADD]
+        requests["length"] = [5, 8, 3, 4]
+        requests["src"] = [0, p.gva, 0, 0]
+        requests["dst"] = [box.ptr.gva, q.gva, p.gva + 16, p.gva + 28]
+        requests["operand"] = [0, 0, 9, 3]
+        requests["compare"] = [0, 0, p.gva + 40, 0]
+        requests["flags"] = [WorkFlags.ORDERED, WorkFlags.ACCEPTED, WorkFlags.SIGNAL, WorkFlags.RETURN]
+        requests["deadline_us"] = [1, 2, 3, 4]
+        pair.post(requests, np.frombuffer(b"hello\0\0\0abc\0\0\0\0\0", np.uint8))
+        assert not pair.queue.poll()["status"].any()
+        assert box.receive() == b"hello"
+        assert um.get(q, 8).tobytes() == b"12345678"
+        assert um.get(p + 16, 3).tobytes() == b"abc"
+        assert um.wait_until(p + 40, 9) == 9
+        assert um.wait_until(p + 28, 3, width=4) == 3
+        (posted, *_) = port.log
+        assert isinstance(posted, verbs._Posted)
+        inline = WorkFlags.INLINE
+        assert posted.requests["flags"].tolist() == [
+            WorkFlags.ORDERED | inline,
+            WorkFlags.ACCEPTED,
+            WorkFlags.SIGNAL | inline,
+            0,
+        ]
+        assert posted.requests["deadline_us"].tolist() == [1, 2, 3, 4]
 
 
 def test_read_requests() -> None:

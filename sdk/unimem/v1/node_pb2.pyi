@@ -455,3 +455,21 @@ class ExchangeResponse(_message.Message):
     FRAME_FIELD_NUMBER: _ClassVar[int]
     frame: bytes
     def __init__(self, frame: _Optional[bytes] = ...) -> None: ...
+
+class DescribeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DescribeResponse(_message.Message):
+    __slots__ = ("name", "incarnation", "transports", "tcp_port", "unix_socket")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORTS_FIELD_NUMBER: _ClassVar[int]
+    TCP_PORT_FIELD_NUMBER: _ClassVar[int]
+    UNIX_SOCKET_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    incarnation: int
+    transports: _containers.RepeatedScalarFieldContainer[str]
+    tcp_port: int
+    unix_socket: str
+    def __init__(self, name: _Optional[str] = ..., incarnation: _Optional[int] = ..., transports: _Optional[_Iterable[str]] = ..., tcp_port: _Optional[int] = ..., unix_socket: _Optional[str] = ...) -> None: ...

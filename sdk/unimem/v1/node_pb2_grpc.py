@@ -835,6 +835,11 @@ class FabricServiceStub(object):
                 request_serializer=unimem_dot_v1_dot_node__pb2.ExchangeRequest.SerializeToString,
                 response_deserializer=unimem_dot_v1_dot_node__pb2.ExchangeResponse.FromString,
                 _registered_method=True)
+        self.Describe = channel.unary_unary(
+                '/unimem.v1.FabricService/Describe',
+                request_serializer=unimem_dot_v1_dot_node__pb2.DescribeRequest.SerializeToString,
+                response_deserializer=unimem_dot_v1_dot_node__pb2.DescribeResponse.FromString,
+                _registered_method=True)
 
 
 class FabricServiceServicer(object):
@@ -847,6 +852,14 @@ class FabricServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Describe(self, request, context):
+        """Faster ways for the same frames between nodes of this make. Who does not know this answers UNIMPLEMENTED, and is
+        reached by Exchange, which every node must serve.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FabricServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -854,6 +867,11 @@ def add_FabricServiceServicer_to_server(servicer, server):
                     servicer.Exchange,
                     request_deserializer=unimem_dot_v1_dot_node__pb2.ExchangeRequest.FromString,
                     response_serializer=unimem_dot_v1_dot_node__pb2.ExchangeResponse.SerializeToString,
+            ),
+            'Describe': grpc.unary_unary_rpc_method_handler(
+                    servicer.Describe,
+                    request_deserializer=unimem_dot_v1_dot_node__pb2.DescribeRequest.FromString,
+                    response_serializer=unimem_dot_v1_dot_node__pb2.DescribeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -884,6 +902,33 @@ class FabricService(object):
             '/unimem.v1.FabricService/Exchange',
             unimem_dot_v1_dot_node__pb2.ExchangeRequest.SerializeToString,
             unimem_dot_v1_dot_node__pb2.ExchangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Describe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unimem.v1.FabricService/Describe',
+            unimem_dot_v1_dot_node__pb2.DescribeRequest.SerializeToString,
+            unimem_dot_v1_dot_node__pb2.DescribeResponse.FromString,
             options,
             channel_credentials,
             insecure,
