@@ -9,9 +9,14 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from unimem.addresses import align_up, fmt
-from unimem_node.kernel.frames import Extent, cut
+from unimem_node.kernel.frames import PAGE, Extent, cut
+
+if TYPE_CHECKING:
+    from unimem_node.kernel.files import File
+    from unimem_node.kernel.paging_memory import Backing
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,10 @@ class Area:
 
     `owned`: the memory is freed with the area. `held`: the kernel uses it (staging, regions), the process
     cannot change it.
+
+    With a `backing` the area is paged: no `extents`, its memory is what the backing has, at page number
+    ``(address - delta) / 4096``. `file`: what is not in the backing is in that file, from ``address -
+    file_delta`` on. `shared`: others see what is written. `locked`: mlock. `huge`: what was advised.
     """
 
     start: int
@@ -28,11 +37,23 @@ class Area:
     extents: tuple[Extent, ...]
     owned: bool
     held: bool = False
+    backing: Backing | None = None
+    delta: int = 0
+    file: File | None = None
+    file_delta: int = 0
+    shared: bool = False
+    locked: bool = False
+    huge: bool | None = None
 
     @property
     def end(self) -> int:
         """First address behind the area."""
         return self.start + self.length
+
+    @property
+    def end_of_file(self) -> int:
+        """First address behind the last page of its file; without a file, its end."""
+        return self.end if self.file is None else self.file.pages * PAGE + self.file_delta
 
     def part(self, start: int, end: int) -> Area:
         """Return the part of the area that lies in ``[start, end)``."""
@@ -61,6 +82,11 @@ class Areas:
         if first and self._areas[first - 1].end > start:
             first -= 1
         return self._areas[first : bisect_left(self._starts, start + length)]
+
+    def at(self, va: int) -> Area | None:
+        """Return the area that has an address, or None."""
+        place = bisect_right(self._starts, va) - 1
+        return self._areas[place] if place >= 0 and va < self._areas[place].end else None
 
     def covering(self, start: int, length: int) -> list[Area]:
         """Return the parts of areas that make up the range; raises `ValueError` where one is missing."""
@@ -98,6 +124,10 @@ class Areas:
         self._areas[at : at + len(whole)] = rest
         self._starts[at : at + len(whole)] = [area.start for area in rest]
         return parts
+
+    def put(self, area: Area) -> None:
+        """Put an area in the place of the one with the same addresses."""
+        self._areas[bisect_left(self._starts, area.start)] = area
 
     def gap(self, length: int, align: int, low: int, high: int) -> int:
         """Return a free range in ``[low, high)``: the next one after the last that was asked for.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from unimem.addresses import align_down, align_up, fmt
@@ -70,6 +70,8 @@ class FrameAllocator:
 
     def __init__(self, bus: Clears, ranges: Sequence[tuple[int, int]]) -> None:
         self._bus = bus
+        #: Asked for memory when there is not enough: ``fn(bytes)`` says whether to look again.
+        self.pressure: Callable[[int], bool] | None = None
         self._base: list[int] = []  # of each block, ascending
         self._all: list[int] = []  # the frames of a block that are ours to give
         end = 0
@@ -115,6 +117,8 @@ class FrameAllocator:
         else:
             number = self._take_whole()
             if number < 0:
+                if self.pressure is not None and self.pressure(PAGE):
+                    return self.page()
                 raise self._exhausted(PAGE)
         bits = self._bits[number]
         lowest = bits & -bits
@@ -130,11 +134,10 @@ class FrameAllocator:
         if length <= 0 or align < PAGE or align & (align - 1):
             raise ValueError(f"a run of {length} bytes aligned to {align} bytes cannot be allocated")
         length = align_up(length, PAGE)
-        pa = (
-            self._short_run(length, align)
-            if length < BLOCK and align <= BLOCK
-            else self._long_run(length, align)
-        )
+        find = self._short_run if length < BLOCK and align <= BLOCK else self._long_run
+        pa = find(length, align)
+        if pa < 0 and self.pressure is not None and self.pressure(length):
+            pa = find(length, align)
         if pa < 0:
             raise self._exhausted(length, f" in one piece aligned to {fmt(align)}")
         self._mark(pa, length, free=False)
@@ -149,6 +152,8 @@ class FrameAllocator:
         if length <= 0:
             raise ValueError(f"{length} bytes cannot be allocated")
         length = align_up(length, PAGE)
+        if length > self.free_bytes and self.pressure is not None:
+            self.pressure(length)
         if length > self.free_bytes:
             raise self._exhausted(length)
         pieces: list[Extent] = []
@@ -187,6 +192,26 @@ class FrameAllocator:
                 raise ValueError(
                     f"double free: frames {fmt(pa)} to {fmt(pa + length)} are free already, or in part"
                 )
+
+    def used_in_blocks(self) -> dict[int, int]:
+        """Return how many frames are in use in each whole block that has free ones too, by its address."""
+        return {
+            self._base[n]: _PAGES - self._bits[n].bit_count() for n in self._partial if self._all[n] == _FULL
+        }
+
+    def rest_of(self, block: int) -> list[Extent]:
+        """Allocate what is free of a block, so that nothing else of it is given away."""
+        number = bisect_right(self._base, block) - 1
+        rest: list[Extent] = []
+        bits = self._bits[number]
+        while bits:
+            lowest = bits & -bits
+            rest.append(Extent(self._base[number] + (lowest.bit_length() - 1) * PAGE, PAGE))
+            bits ^= lowest
+        rest = join(rest)
+        for pa, length in rest:
+            self._mark(pa, length, free=False)
+        return rest
 
     def _take_whole(self) -> int:
         """Return the lowest block that is free as a whole, or -1; the caller marks it."""

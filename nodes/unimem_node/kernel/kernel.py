@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Final
 
 from unimem_node.bus import Bus
 from unimem_node.bus.interrupts import InterruptController
@@ -24,6 +24,7 @@ from unimem_node.kernel.fault_handler import FaultHandler
 from unimem_node.kernel.fault_policy import FaultPolicy
 from unimem_node.kernel.faults import FaultReport
 from unimem_node.kernel.frames import FrameAllocator
+from unimem_node.kernel.paging import Paging
 from unimem_node.kernel.processes import Process
 from unimem_node.kernel.rdma_driver import RdmaDriver
 from unimem_node.kernel.regions import Regions
@@ -33,21 +34,6 @@ from unimem_node.kernel.timing import KernelTiming
 #: Fault reports that are kept; older ones are dropped (`FaultReport.number` shows the gap).
 KEPT_FAULTS: Final = 1000
 LARGEST_PDID: Final = 0xFFFF
-
-
-class _Touched(NamedTuple):
-    minor: int
-    major: int
-    gone_at: int | None
-
-
-class _Resident:
-    """All memory is resident: nothing is ever to be made present."""
-
-    def survey(self, process: Process, va: int, length: int, write: bool) -> _Touched:
-        return _Touched(0, 0, None)
-
-    touch = survey
 
 
 class Kernel:
@@ -101,7 +87,8 @@ class Kernel:
         for node in board.axi_dma:
             self.dma[node.name] = AxiDmaDriver(bus, node)
         self.rdma: RdmaDriver | None = None
-        self.regions = Regions(self.frames, range(0))
+        self.paging = Paging(bus, self.frames, self.smmu.invalidate, spawn=self.spawn, end=self.exit)
+        self.regions = Regions(self.frames, range(0), self.paging)
         self._handlers: dict[int, list[Callable[[], None]]] = {board.smmu.spi: [self.smmu.interrupt]}
         for driver in self.dma.values():
             driver.reset()
@@ -110,15 +97,16 @@ class Kernel:
         if board.ni is not None:
             self.rdma = RdmaDriver(bus, board.ni, self.smmu, self.find)
             self.rdma.reset()
-            self.regions = Regions(self.frames, self.rdma.window)
+            self.regions = Regions(self.frames, self.rdma.window, self.paging)
             self._handlers.setdefault(board.ni.spi, []).append(self.rdma.interrupt)
+        self.paging.regions = self.regions
         #: What is done about page faults of DMA.
         self.page_faults = FaultHandler(
             self.timing,
             scheduler or Scheduler(),
             now,
             find=self._by_asid.get,
-            pager=_Resident(),
+            pager=self.paging,
             smmu=self.smmu,
             ni=self.rdma,
         )
@@ -139,7 +127,9 @@ class Kernel:
             raise ValueError(f"protection domain {pdid} has a process already")
         asid = self._asids.allocate()
         try:
-            process = Process(pdid, asid, self.bus, self.frames, self.smmu.invalidate, self.smmu.tables)
+            process = Process(
+                pdid, asid, self.bus, self.frames, self.paging.invalidate, self.smmu.tables, self.paging
+            )
         except BaseException:
             self._asids.free(asid)
             raise
@@ -187,6 +177,7 @@ class Kernel:
             "kernel_tlb_syncs": self.smmu.syncs,
         }
         counters.update(self.page_faults.counters())
+        counters.update(self.paging.counters())
         if self.rdma is not None:
             counters["kernel_pd_attached"] = self.rdma.attached
             counters["kernel_pd_evicted"] = self.rdma.evicted

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from unimem.addresses import GLOBAL_BASE, align_up, fmt
+from unimem.addresses import GLOBAL_BASE, align_down, align_up, fmt
 from unimem_node.bus import Bus
 from unimem_node.kernel.areas import Area, Areas
 from unimem_node.kernel.frames import BLOCK, PAGE, Extent, FrameAllocator, join
+from unimem_node.kernel.paging_entries import Entries
 from unimem_node.mmu.table_memory import TableMemory
 from unimem_node.mmu.tables import PageTable
+
+if TYPE_CHECKING:
+    from unimem_node.kernel.paging import Paging, Touched
+    from unimem_node.kernel.paging_memory import Page
 
 READ: Final = 1
 WRITE: Final = 2
@@ -26,6 +31,9 @@ READ_WRITE: Final = READ | WRITE
 
 #: Where the kernel puts mappings for which the process names no address.
 MAP_BASE: Final = 1 << 32
+
+#: Bytes that the CPU makes present in one go when it meets pages that are not.
+_WINDOW: Final = 64 * PAGE
 
 #: ``fn(asid, va, length)``: make the hardware forget translations, and wait until it has.
 Invalidate = Callable[[int, int, int], None]
@@ -51,7 +59,8 @@ class Process:
     """One process. Every method that raises has changed nothing.
 
     `pdid` is the protection domain, 0 for a process outside the global address space. `tables`: memory for
-    page tables that others walk too, if that is not just the bus.
+    page tables that others walk too, if that is not just the bus. `paging`: without it all memory is there
+    from the beginning, and stays.
     """
 
     def __init__(
@@ -62,6 +71,7 @@ class Process:
         frames: FrameAllocator,
         invalidate: Invalidate,
         tables: TableMemory | None = None,
+        paging: Paging | None = None,
     ) -> None:
         self.pdid = pdid
         self.asid = asid
@@ -70,7 +80,10 @@ class Process:
         self._frames = frames
         self._invalidate = invalidate
         self._retired: list[int] = []  # table pages that TLBs and walk caches may still know
+        self._paging = paging
         self.table = PageTable(tables or bus, frames.page, self._retired.append)
+        self.entries = Entries(self.table, tables or bus)
+        self.pins: dict[int, list[Page]] = {}  # by address; `Advice` keeps them
 
     def map(
         self,
@@ -81,11 +94,17 @@ class Process:
         align: int = PAGE,
         contiguous: bool = False,
         held: bool = False,
+        lazy: bool = False,
+        file: str | None = None,
+        offset: int = 0,
+        shared: bool = False,
     ) -> int:
         """Map `length` bytes (rounded up to pages) of fresh, cleared memory; returns the address.
 
         `va` = 0 lets the kernel choose a multiple of `align`; `contiguous` memory lies side by side in DRAM;
-        `held`: only `unmap` with `held` changes it again.
+        `held`: only `unmap` with `held` changes it again. `lazy`: memory comes when it is touched. `file`:
+        the content is that of a file (`Paging.files`) from `offset` on, and what is written goes there
+        (`shared`) or stays private; unless `lazy` it is read at once.
         Raises `ValueError` for a bad or taken address, `MemoryError` when there is no memory.
         """
         if length <= 0:
@@ -96,6 +115,9 @@ class Process:
         else:
             va = self.areas.gap(length, max(align, BLOCK if length >= BLOCK else PAGE), MAP_BASE, GLOBAL_BASE)
         self._check_free(va, length, rights)
+        if lazy or file is not None:
+            self._map_paged(va, length, rights, lazy, file, offset, shared)
+            return va
         if contiguous:
             extents = [Extent(self._frames.run(length, max(align, PAGE)), length)]
         else:
@@ -131,27 +153,32 @@ class Process:
             if at > va:
                 self.table.unmap(va, at - va)
                 self._settle(va, at - va)
-            self._free_retired()  # table pages that were taken and never linked
+            self.free_retired()  # table pages that were taken and never linked
             raise
         self.areas.add(Area(va, length, rights, extents, owned, held))
 
     def unmap(self, va: int, length: int, *, held: bool = False) -> None:
         """Unmap ``[va, va + length)``, all of it mapped, and free what of its memory is the process' own."""
         length = align_up(length, PAGE)
+        if self._paging is not None:
+            self._paging.settle()
         parts = self._parts(va, length, "unmap", held)
-        self.table.unmap(va, length)
+        self.table.unmap(va, length, holes=any(part.backing for part in parts))
         self.areas.remove(va, length)
         self._settle(va, length)
-        for part in parts:
-            if part.owned:
-                self._frames.free_all(part.extents)
+        self._release(parts)
 
     def protect(self, va: int, length: int, rights: int, *, held: bool = False) -> None:
         """Change the rights of ``[va, va + length)``, all of it mapped."""
         length = align_up(length, PAGE)
         check_rights(rights)
+        if self._paging is not None:
+            self._paging.settle()
         parts = self._parts(va, length, "protect", held)
-        self.table.protect(va, length, write=bool(rights & WRITE))
+        if not any(part.backing for part in parts):
+            self.table.protect(va, length, write=bool(rights & WRITE))
+        else:
+            self._protect(parts, rights)
         self._settle(va, length)
         self.areas.remove(va, length)
         for part in parts:
@@ -159,13 +186,13 @@ class Process:
 
     def read(self, va: int, n: int) -> bytes:
         """Read as the CPU does, through the page tables; raises `KernelFault` at a page it may not."""
-        return b"".join(self._bus.read(pa, length) for pa, length in list(self.runs(va, n, READ)))
+        return b"".join(self._bus.read(pa, length) for pa, length in self._access(va, n, READ))
 
     def write(self, va: int, data: Any) -> None:
         """Write any C-contiguous buffer as the CPU does; all of it, or `KernelFault` and nothing."""
         source = memoryview(data).cast("B")
         at = 0
-        for pa, length in list(self.runs(va, len(source), WRITE)):
+        for pa, length in self._access(va, len(source), WRITE):
             self._bus.write(pa, source[at : at + length])
             at += length
 
@@ -190,14 +217,66 @@ class Process:
             self._bus.invalidate(pa, length)
 
     def runs(self, va: int, n: int, rights: int) -> Iterator[Extent]:
-        """Yield the memory behind ``[va, va + n)``, read from the page tables; raises `KernelFault`."""
+        """Yield the memory behind ``[va, va + n)``, read from the page tables; raises `KernelFault`.
+
+        Pages that are absent are made present first; `MemoryError` when they cannot be all at once.
+        """
+        for _ in range(2):
+            try:
+                return iter(list(self._walk(va, n, rights)))
+            except KernelFault:
+                if self._paging is None:
+                    raise
+                self._check_access(va, n, rights)
+                self._paging.touch(self, va, n, bool(rights & WRITE))
+        try:
+            return iter(list(self._walk(va, n, rights)))
+        except KernelFault as fault:
+            raise MemoryError(f"out of memory: {n} bytes cannot be present at once ({fault})") from None
+
+    def _access(self, va: int, n: int, rights: int) -> Iterable[Extent]:
+        """Return memory as `runs` does, in parts each of which is used before the next is asked for."""
+        try:
+            return list(self._walk(va, n, rights))
+        except KernelFault:
+            if self._paging is None:
+                raise
+        self._check_access(va, n, rights)
+        return self._faulting(va, n, rights)
+
+    def _faulting(self, va: int, n: int, rights: int) -> Iterator[Extent]:
+        end = va + n
+        while va < end:
+            stop = min(end, align_down(va, _WINDOW) + _WINDOW)
+            try:
+                yield from self.runs(va, stop - va, rights)
+            except MemoryError:  # page by page, then; each fits, or nothing does
+                while va < stop:
+                    step = min(stop, align_down(va, PAGE) + PAGE)
+                    yield from self.runs(va, step - va, rights)
+                    va = step
+            va = stop
+
+    def _check_access(self, va: int, n: int, rights: int) -> None:
+        """Raise `KernelFault` for the first address that no page fault would cure."""
+        access = "write" if rights & WRITE else "read"
+        end = va + n
+        while va < end:
+            area = self.areas.at(va)
+            if area is None or area.end_of_file <= va:
+                raise KernelFault(self.pdid, va, "unmapped", access)
+            if rights & WRITE and not area.rights & WRITE:
+                raise KernelFault(self.pdid, va, "read-only", access)
+            va = min(area.end, area.end_of_file)
+
+    def _walk(self, va: int, n: int, rights: int) -> Iterator[Extent]:
         if n < 0 or va < 0:
             raise ValueError(f"process {self.pdid}: {n} bytes at {fmt(va)} cannot be accessed")
         access = "write" if rights & WRITE else "read"
         end = va + n
         while va < end:
             found = self.table.lookup(va) if va >> 48 == 0 else None
-            if found is None:
+            if found is None or not found.rights.access_flag:
                 raise KernelFault(self.pdid, va, "unmapped", access)
             if rights & WRITE and not found.rights.write:
                 raise KernelFault(self.pdid, va, "read-only", access)
@@ -209,15 +288,84 @@ class Process:
         """Free everything; no engine may know the tables any more."""
         areas = list(self.areas)
         self.areas = Areas()
+        if self._paging is not None:
+            self._paging.ended(self)
         self.table.destroy()
-        self._free_retired()
-        for area in areas:
-            if area.owned:
-                self._frames.free_all(area.extents)
+        self.free_retired()
+        self._release(areas)
 
     def extents(self, va: int, length: int) -> list[Extent]:
         """Return the memory behind a mapped range, from the kernel's own books; raises `ValueError`."""
-        return join(extent for part in self.areas.covering(va, length) for extent in part.extents)
+        return join(
+            extent
+            for part in self.areas.covering(va, length)
+            for extent in (self.runs(part.start, part.length, READ) if part.backing else part.extents)
+        )
+
+    # ---- paging
+
+    def fork(self, pdid: int = 0) -> Process:
+        """Make a child with the same private memory, copied when either writes; as `Kernel.spawn`.
+
+        Regions and staging buffers are not the child's. Raises `ValueError`, `MemoryError`.
+        """
+        return self._pager.fork(self, pdid)
+
+    def madvise(self, va: int, length: int, advice: str) -> int:
+        """Give advice on a range; returns the pages concerned. See `Advice.advise`."""
+        return self._pager.advice.advise(self, va, length, advice)
+
+    def mlock(self, va: int, length: int) -> None:
+        """Make pages present, and keep reclaim away from them; they may be collapsed and migrated."""
+        self._pager.advice.advise(self, va, length, "LOCK")
+
+    def munlock(self, va: int, length: int) -> None:
+        """Undo `mlock`."""
+        self._pager.advice.advise(self, va, length, "UNLOCK")
+
+    def pin(self, va: int, length: int, write: bool = True) -> Touched:
+        """Make pages present and hold on to them, as a driver does for DMA; see `Advice.pin`."""
+        return self._pager.advice.pin(self, va, length, write)
+
+    def unpin(self, va: int, length: int) -> None:
+        """Undo a `pin`."""
+        self._pager.advice.unpin(self, va, length)
+
+    @property
+    def _pager(self) -> Paging:
+        if self._paging is None:
+            raise ValueError(f"process {self.pdid} has no paging")
+        return self._paging
+
+    def _map_paged(
+        self, va: int, length: int, rights: int, lazy: bool, file: str | None, offset: int, shared: bool
+    ) -> None:
+        paging = self._pager
+        if offset < 0 or offset % PAGE or (offset and file is None) or (shared and file is None):
+            raise ValueError(f"process {self.pdid}: cannot map from {fmt(offset)} of {file or 'no file'}")
+        opened = None if file is None else paging.files.open(file)
+        paging.areas.map(self, va, length, rights, opened, offset, shared)
+        if not lazy:
+            try:
+                paging.touch(self, va, length, False)
+            except BaseException:
+                self.unmap(va, length)
+                raise
+
+    def _release(self, parts: Iterable[Area]) -> None:
+        """Free what of the memory of areas is the process' own; they are no more."""
+        for part in parts:
+            if part.backing is not None:
+                self._pager.areas.release(self, part)
+            elif part.owned:
+                self._frames.free_all(part.extents)
+
+    def _protect(self, parts: Iterable[Area], rights: int) -> None:
+        for part in parts:
+            if part.backing is not None:
+                self._pager.areas.protect(self, part, rights)
+            else:
+                self.table.protect(part.start, part.length, write=bool(rights & WRITE))
 
     def _map_pieces(self, va: int, pieces: list[Extent], rights: int) -> int:
         """Map pieces of one kind (see `_alike`); returns their bytes."""
@@ -232,9 +380,10 @@ class Process:
     def _settle(self, va: int, length: int) -> None:
         """Invalidate after a change, then give table pages back that it made empty."""
         self._invalidate(self.asid, va, length)
-        self._free_retired()
+        self.free_retired()
 
-    def _free_retired(self) -> None:
+    def free_retired(self) -> None:
+        """Free table pages that became empty; the TLBs have forgotten them."""
         while self._retired:
             self._frames.free(self._retired.pop())
 

@@ -8,16 +8,24 @@ or a write to a read-only share (permission fault); there is no second table of 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from typing import TYPE_CHECKING
 
 from unimem.addresses import align_up, fmt
 from unimem_node.kernel.frames import PAGE, Extent, FrameAllocator
+from unimem_node.kernel.paging_memory import Backing
 from unimem_node.kernel.processes import Process, check_rights
+
+if TYPE_CHECKING:
+    from unimem_node.kernel.paging import Paging
 
 
 class Region:
-    """One region: its memory, its owner's PDID, and who has it mapped, with what rights."""
+    """One region: its memory, its owner's PDID, and who has it mapped, with what rights.
 
-    __slots__ = ("extents", "gva", "length", "mapped", "owner", "size")
+    With a `backing` it is paged, and has no `extents`.
+    """
+
+    __slots__ = ("backing", "extents", "gva", "length", "mapped", "owner", "size")
 
     def __init__(self, gva: int, length: int, owner: int, extents: list[Extent]) -> None:
         self.gva = gva
@@ -25,14 +33,16 @@ class Region:
         self.size = align_up(length, PAGE)
         self.owner = owner
         self.extents = extents
+        self.backing: Backing | None = None
         self.mapped: dict[Process, int] = {}
 
 
 class Regions:
     """The regions of one node, all inside its `window` of the global address space."""
 
-    def __init__(self, frames: FrameAllocator, window: range) -> None:
+    def __init__(self, frames: FrameAllocator, window: range, paging: Paging | None = None) -> None:
         self._frames = frames
+        self._paging = paging
         self._window = window
         self._regions: dict[int, Region] = {}
         self._bases: list[int] = []
@@ -44,10 +54,17 @@ class Regions:
         """Return the region that starts at `gva`."""
         return self._regions.get(gva)
 
-    def create(self, process: Process, gva: int, length: int, rights: int) -> None:
+    def find(self, gva: int) -> Region | None:
+        """Return the region that has an address."""
+        at = bisect_right(self._bases, gva) - 1
+        region = self._regions[self._bases[at]] if at >= 0 else None
+        return region if region is not None and gva < region.gva + region.size else None
+
+    def create(self, process: Process, gva: int, length: int, rights: int, *, lazy: bool = False) -> None:
         """Make a region owned by `process`, cleared; the same again changes nothing but the owner's rights.
 
-        Raises `ValueError` when the address is not ours to give, or taken; `MemoryError`.
+        `lazy`: its memory comes when it is touched. Raises `ValueError` when the address is not ours to give,
+        or taken; `MemoryError`.
         """
         check_rights(rights)
         known = self._regions.get(gva)
@@ -55,7 +72,10 @@ class Regions:
             self._map(known, process, rights)
             return
         self._check_place(process, gva, length)
-        region = Region(gva, length, process.pdid, self._frames.extents(length, gva))
+        extents = [] if lazy else self._frames.extents(length, gva)
+        region = Region(gva, length, process.pdid, extents)
+        if lazy:
+            region.backing = Backing(shared=True)
         try:
             self._map(region, process, rights)
         except BaseException:
@@ -87,7 +107,10 @@ class Regions:
         del self._bases[bisect_left(self._bases, gva)]
         for process in region.mapped:
             process.unmap(gva, region.size, held=True)
-        self._frames.free_all(region.extents)
+        if region.backing is None:
+            self._frames.free_all(region.extents)
+        else:
+            self._pager.discard(region.backing)
 
     def forget(self, process: Process) -> None:
         """End of a process: what it owns is destroyed, what was shared with it is unmapped."""
@@ -99,11 +122,19 @@ class Regions:
 
     def _map(self, region: Region, process: Process, rights: int) -> None:
         before = region.mapped.get(process, 0)
-        if before == 0:
+        if before == 0 and region.backing is not None:
+            self._pager.areas.map_region(process, region, rights)
+        elif before == 0:
             process.map_at(region.gva, region.extents, rights, held=True)
         elif before != rights:
             process.protect(region.gva, region.size, rights, held=True)
         region.mapped[process] = rights
+
+    @property
+    def _pager(self) -> Paging:
+        if self._paging is None:
+            raise ValueError("there is no paging here")
+        return self._paging
 
     def _check_place(self, process: Process, gva: int, length: int) -> None:
         window = self._window

@@ -148,10 +148,11 @@ class PageTable:
             )
         self._map(at, at + len(frames) * page, Scattered(self.geometry, at, frames), allowed)
 
-    def unmap(self, va: int, length: int) -> None:
-        """Unmap the range; raises `ValueError`, changing nothing, when some page of it is not mapped."""
+    def unmap(self, va: int, length: int, *, holes: bool = False) -> None:
+        """Unmap the range; raises `ValueError`, changing nothing, when a page is not mapped, unless `holes`."""
         at = self._check(va, length)
-        self._check_mapped(at, at + length, "unmap")
+        if not holes:
+            self._check_mapped(at, at + length, "unmap")
         self._split_at(at)
         self._split_at(at + length)
         self._clear(self.root, self._start, at, at + length)
