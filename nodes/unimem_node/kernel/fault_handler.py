@@ -241,6 +241,9 @@ class FaultHandler:
                     continue
                 self._cannot(work, "out_of_memory")
                 return
+            minor, major = touched.minor - found.minor, touched.major - found.major
+            if minor > 0 or major > 0:  # a huge page, say
+                yield timing.pages_ps(max(minor, 0), max(major, 0), 0)
             stop = work.at + length if touched.gone_at is None else touched.gone_at
             if stop <= work.page:
                 self._cannot(work, self._missing(work))

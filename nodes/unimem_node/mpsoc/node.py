@@ -21,6 +21,7 @@ from unimem_node.fabric.topology import check_topology, hops
 from unimem_node.kernel.board import Board, DmaNode, NiNode, SmmuNode
 from unimem_node.kernel.fault_events import FaultEvent
 from unimem_node.kernel.fault_policy import FaultPolicy
+from unimem_node.kernel.fault_prepare import prepare, release
 from unimem_node.kernel.faults import FaultReport
 from unimem_node.kernel.kernel import Kernel
 from unimem_node.kernel.staging import Staging
@@ -241,6 +242,26 @@ class Node:
     def protect_memory(self, pdid: int, va: int, length: int, rights: int) -> None:
         """Change the rights of private memory."""
         self.kernel.process(pdid).protect(va, length, rights)
+
+    def prepare(self, pdid: int, va: int, length: int, how: str = "prefault", *, write: bool = True) -> int:
+        """Touch memory of a process so that DMA does not fault ("prefault"), or pin it so that it never will.
+
+        Returns what that costs (ps) and lets no time pass: the process' CPU does it, and whoever calls this
+        waits so long before the memory is used. Errors as `unimem_node.kernel.fault_prepare.prepare`.
+        """
+        process = self.kernel.process(pdid)
+        return prepare(self.kernel.paging, self.kernel.timing, process, va, length, how, write)
+
+    def release(self, pdid: int, va: int, length: int) -> int:
+        """Undo a pin; returns what that costs (ps). Raises `ValueError` where nothing is pinned."""
+        return release(self.kernel.timing, self.kernel.process(pdid), va, length)
+
+    def advise(self, pdid: int, va: int, length: int, advice: str) -> int:
+        """Have the kernel do something with memory of a process, regions included; returns pages concerned.
+
+        `advice` and errors as `unimem_node.kernel.paging_advice.Advice.advise`.
+        """
+        return self.kernel.process(pdid).madvise(va, length, advice)
 
     def read_memory(self, pdid: int, va: int, n: int) -> bytes:
         """Read as the CPU does, through the page tables of the process."""
