@@ -32,6 +32,7 @@ _UNARY: Final[dict[str, tuple[str, ...]]] = {
         "ProtectMemory",
         "ReadMemory",
         "WriteMemory",
+        "Advise",
     ),
     "BusService": ("Read", "Write", "ListDevices", "DescribeDevice"),
 }

@@ -35,16 +35,32 @@ class Link:
     _bus: Any
     _metadata: tuple[tuple[str, str], ...]
     _timeout: float
+    _kernel: Any
 
     def bus(self, method: str, request: Any) -> Any:
         """Call a unary method of `BusService`. Raises `UsageError` when refused, `TransportError` else."""
+        return self._call(getattr(self._bus, method), request, "regs")
+
+    def advise(self, pdid: int, va: int, length: int, advice: str) -> int:
+        """Have the node's kernel do something with a process' memory there; returns the pages concerned.
+
+        `advice`: DONTNEED, WILLNEED, PAGEOUT, COLD, HUGEPAGE, NOHUGEPAGE, COLLAPSE, SPLIT, MIGRATE, LOCK,
+        UNLOCK, PIN or UNPIN. Raises as `bus`.
+        """
         try:
-            return getattr(self._bus, method)(request, timeout=self._timeout, metadata=self._metadata)
+            request = node_pb2.AdviseRequest(pdid=pdid, va=va, length=length, advice=f"ADVICE_{advice}")
+        except ValueError:
+            raise UsageError(f"advice {advice!r} is unknown", op="advise", node=self.node.name) from None
+        return int(self._call(self._kernel.Advise, request, "advise").pages)
+
+    def _call(self, method: Any, request: Any, op: str) -> Any:
+        try:
+            return method(request, timeout=self._timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             if isinstance(error, grpc.Call) and error.code() in _REFUSALS:
-                raise UsageError(_words(error), op="regs", node=self.node.name) from None
+                raise UsageError(_words(error), op=op, node=self.node.name) from None
             raise TransportError(
-                f"node {self.node.name} does not answer: {_words(error)}", op="regs", node=self.node.name
+                f"node {self.node.name} does not answer: {_words(error)}", op=op, node=self.node.name
             ) from None
 
 
@@ -108,7 +124,7 @@ class Admin:
         with grpc.insecure_channel(node.address) as channel:
             status = self._status(channel, (), _DIRECT)
             if status is not None and status.node.name == node.name:  # and not a stranger at that address
-                yield Link(node, "direct", status, _bus(channel), (), self._timeout)
+                yield Link(node, "direct", status, _bus(channel), (), self._timeout, _kernel(channel))
                 return
         metadata = (("unimem-node", node.name),)
         status = self._status(self._channel, metadata, self._timeout)
@@ -119,7 +135,8 @@ class Admin:
                 op="reach",
                 node=node.name,
             )
-        yield Link(node, "relayed", status, _bus(self._channel), metadata, self._timeout)
+        channel = self._channel
+        yield Link(node, "relayed", status, _bus(channel), metadata, self._timeout, _kernel(channel))
 
     def node_status(self, node: NodeInfo) -> tuple[node_pb2.GetStatusResponse | None, str]:
         """(what the node says, how it was reached: direct, relayed or unreachable)."""
@@ -132,14 +149,17 @@ class Admin:
     def _status(
         self, channel: grpc.Channel, metadata: tuple[tuple[str, str], ...], timeout: float
     ) -> node_pb2.GetStatusResponse | None:
-        stub: Any = NodeServiceStub(channel)  # type: ignore[no-untyped-call]
         try:
-            status: node_pb2.GetStatusResponse = stub.GetStatus(
+            status: node_pb2.GetStatusResponse = _kernel(channel).GetStatus(
                 node_pb2.GetStatusRequest(), timeout=timeout, metadata=metadata
             )
         except grpc.RpcError:
             return None
         return status
+
+
+def _kernel(channel: grpc.Channel) -> Any:
+    return NodeServiceStub(channel)  # type: ignore[no-untyped-call]
 
 
 def _bus(channel: grpc.Channel) -> Any:

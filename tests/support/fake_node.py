@@ -129,6 +129,12 @@ class FakeNode:
     def write_memory(self, pdid: int, va: int, data: bytes) -> None:
         self.at(va, len(data))[:] = np.frombuffer(data, np.uint8)
 
+    def advise(self, pdid: int, va: int, length: int, advice: str) -> int:
+        self.calls.append(("advise", pdid, va, length, advice))
+        if not advice:
+            raise ValueError("advice '' is unknown")
+        return length // 4096
+
     def stage(self, pdid: int, n: int) -> tuple[int, np.ndarray]:
         assert pdid in self.domains
         if not self.staged:

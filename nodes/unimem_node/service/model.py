@@ -66,6 +66,9 @@ class Model(Protocol):
     def write_memory(self, pdid: int, va: int, data: bytes) -> None:
         """As the CPU writes, through the page tables of the process."""
 
+    def advise(self, pdid: int, va: int, length: int, advice: str) -> int:
+        """What the kernel shall do with memory (DONTNEED, PAGEOUT, LOCK ...); returns pages concerned."""
+
     def stage(self, pdid: int, n: int) -> tuple[int, np.ndarray]:
         """A buffer of `n` bytes in the process: its VA and its bytes in DRAM (uint8 view)."""
 
@@ -82,7 +85,7 @@ class Model(Protocol):
         """A frame from a peer (uint8, read-only, any alignment). Raises ValueError when it is none."""
 
     def peer_lost(self, peer_index: int, reason: str) -> None:
-        """The connection broke; frames handed over may or may not have arrived."""
+        """The connection broke; frames handed over may or may not have arrived. The next one serves them."""
 
     def peer_unreachable(self, peer_index: int, reason: str) -> None:
         """There never was a connection: nothing has left."""

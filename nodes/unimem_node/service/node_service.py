@@ -36,22 +36,20 @@ class NodeService:
             "ProtectMemory": self.protect_memory,
             "ReadMemory": self.read_memory,
             "WriteMemory": self.write_memory,
+            "Advise": self.advise,
         }
         return unary_service(node_pb2.DESCRIPTOR.services_by_name["NodeService"], methods)
 
     def get_status(self, _: node_pb2.GetStatusRequest) -> node_pb2.GetStatusResponse:
         """Identity, virtual time, counters, what is open, who is connected."""
         host, node = self._host, self._host.node
-        peers = {}
-        if host.transport is not None:
-            peers = {host.name_of(index): host.transport.name for index in host.transport.peers()}
         return node_pb2.GetStatusResponse(
             node=self._about,
             virtual_time_ns=node.now_ps // 1000,
             counters=node.counters(),
             resident_bytes=node.resident_bytes(),
             pdids=host.domains.pdids(),
-            peers=peers,
+            peers=host.transports(),
             pending_interrupts=node.interrupts.pending(),
         )
 
@@ -113,6 +111,17 @@ class NodeService:
         within_limit(len(request.data))
         self._host.node.write_memory(request.pdid, request.va, request.data)
         return node_pb2.WriteMemoryResponse()
+
+    def advise(self, request: node_pb2.AdviseRequest) -> node_pb2.AdviseResponse:
+        """Page out, drop, collapse, lock, pin: what the kernel shall do with memory of a process."""
+        self._host.domains.require(request.pdid)
+        _positive(request.length)
+        advice = node_pb2.Advice.Name(request.advice) if request.advice in node_pb2.Advice.values() else ""
+        pages = self._host.node.advise(
+            request.pdid, request.va, request.length, advice.removeprefix("ADVICE_")
+        )
+        self._host.ask_turn()
+        return node_pb2.AdviseResponse(pages=pages)
 
 
 def _positive(length: int) -> None:

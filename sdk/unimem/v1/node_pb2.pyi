@@ -8,6 +8,23 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Advice(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ADVICE_UNSPECIFIED: _ClassVar[Advice]
+    ADVICE_DONTNEED: _ClassVar[Advice]
+    ADVICE_WILLNEED: _ClassVar[Advice]
+    ADVICE_PAGEOUT: _ClassVar[Advice]
+    ADVICE_COLD: _ClassVar[Advice]
+    ADVICE_HUGEPAGE: _ClassVar[Advice]
+    ADVICE_NOHUGEPAGE: _ClassVar[Advice]
+    ADVICE_COLLAPSE: _ClassVar[Advice]
+    ADVICE_SPLIT: _ClassVar[Advice]
+    ADVICE_MIGRATE: _ClassVar[Advice]
+    ADVICE_LOCK: _ClassVar[Advice]
+    ADVICE_UNLOCK: _ClassVar[Advice]
+    ADVICE_PIN: _ClassVar[Advice]
+    ADVICE_UNPIN: _ClassVar[Advice]
+
 class Opcode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     OPCODE_UNSPECIFIED: _ClassVar[Opcode]
@@ -18,6 +35,20 @@ class Opcode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OPCODE_SWAP: _ClassVar[Opcode]
     OPCODE_SEND: _ClassVar[Opcode]
     OPCODE_COPY: _ClassVar[Opcode]
+ADVICE_UNSPECIFIED: Advice
+ADVICE_DONTNEED: Advice
+ADVICE_WILLNEED: Advice
+ADVICE_PAGEOUT: Advice
+ADVICE_COLD: Advice
+ADVICE_HUGEPAGE: Advice
+ADVICE_NOHUGEPAGE: Advice
+ADVICE_COLLAPSE: Advice
+ADVICE_SPLIT: Advice
+ADVICE_MIGRATE: Advice
+ADVICE_LOCK: Advice
+ADVICE_UNLOCK: Advice
+ADVICE_PIN: Advice
+ADVICE_UNPIN: Advice
 OPCODE_UNSPECIFIED: Opcode
 OPCODE_WRITE: Opcode
 OPCODE_READ: Opcode
@@ -196,6 +227,24 @@ class WriteMemoryRequest(_message.Message):
 class WriteMemoryResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class AdviseRequest(_message.Message):
+    __slots__ = ("pdid", "va", "length", "advice")
+    PDID_FIELD_NUMBER: _ClassVar[int]
+    VA_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    ADVICE_FIELD_NUMBER: _ClassVar[int]
+    pdid: int
+    va: int
+    length: int
+    advice: Advice
+    def __init__(self, pdid: _Optional[int] = ..., va: _Optional[int] = ..., length: _Optional[int] = ..., advice: _Optional[_Union[Advice, str]] = ...) -> None: ...
+
+class AdviseResponse(_message.Message):
+    __slots__ = ("pages",)
+    PAGES_FIELD_NUMBER: _ClassVar[int]
+    pages: int
+    def __init__(self, pages: _Optional[int] = ...) -> None: ...
 
 class ReadRequest(_message.Message):
     __slots__ = ("address", "width", "length", "peek")

@@ -85,6 +85,11 @@ class NodeServiceStub(object):
                 request_serializer=unimem_dot_v1_dot_node__pb2.WriteMemoryRequest.SerializeToString,
                 response_deserializer=unimem_dot_v1_dot_node__pb2.WriteMemoryResponse.FromString,
                 _registered_method=True)
+        self.Advise = channel.unary_unary(
+                '/unimem.v1.NodeService/Advise',
+                request_serializer=unimem_dot_v1_dot_node__pb2.AdviseRequest.SerializeToString,
+                response_deserializer=unimem_dot_v1_dot_node__pb2.AdviseResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServiceServicer(object):
@@ -154,6 +159,13 @@ class NodeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Advise(self, request, context):
+        """What the kernel shall do with a process' memory, regions included: madvise, mlock, pins, moving pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -206,6 +218,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.WriteMemory,
                     request_deserializer=unimem_dot_v1_dot_node__pb2.WriteMemoryRequest.FromString,
                     response_serializer=unimem_dot_v1_dot_node__pb2.WriteMemoryResponse.SerializeToString,
+            ),
+            'Advise': grpc.unary_unary_rpc_method_handler(
+                    servicer.Advise,
+                    request_deserializer=unimem_dot_v1_dot_node__pb2.AdviseRequest.FromString,
+                    response_serializer=unimem_dot_v1_dot_node__pb2.AdviseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -479,6 +496,33 @@ class NodeService(object):
             '/unimem.v1.NodeService/WriteMemory',
             unimem_dot_v1_dot_node__pb2.WriteMemoryRequest.SerializeToString,
             unimem_dot_v1_dot_node__pb2.WriteMemoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Advise(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unimem.v1.NodeService/Advise',
+            unimem_dot_v1_dot_node__pb2.AdviseRequest.SerializeToString,
+            unimem_dot_v1_dot_node__pb2.AdviseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,6 +56,27 @@ async def test_domains_and_memory(served: Any) -> None:
     assert read.data == b"bytes"
 
 
+async def test_advice_is_the_kernels_own_word(served: Any) -> None:
+    _, node, stubs = served
+    await stubs.node.OpenDomain(pb.OpenDomainRequest(pdid=PDID))
+    node.calls.clear()
+    told = await stubs.node.Advise(
+        pb.AdviseRequest(pdid=PDID, va=node.base, length=8192, advice="ADVICE_PAGEOUT")
+    )
+    assert told.pages == 2
+    assert node.calls == [("advise", PDID, node.base, 8192, "PAGEOUT")]
+    for wrong in (
+        pb.AdviseRequest(pdid=PDID, va=node.base, length=4096, advice=99),  # type: ignore[arg-type]
+        pb.AdviseRequest(pdid=PDID, va=node.base, advice="ADVICE_LOCK"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stubs.node.Advise(wrong)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stubs.node.Advise(pb.AdviseRequest(pdid=PDID + 1, va=0x1000, length=1, advice="ADVICE_LOCK"))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
 async def test_status(served: Any) -> None:
     server, node, stubs = served
     await stubs.node.OpenDomain(pb.OpenDomainRequest(pdid=9))
