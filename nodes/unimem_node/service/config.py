@@ -64,6 +64,12 @@ class NodeSettings(BaseModel):
         default="abort",
         description="page faults of remote DMA: abort, touch_a_page, touch_ahead:N, prefault, pin or stall",
     )
+    transport: Literal["auto", "shm", "unix", "tcp", "grpc"] = Field(
+        default="auto", description="best way to other nodes that may be used; those after it remain"
+    )
+    impair: str = Field(
+        default="", description="a bad network for the frames that leave: loss=0.05,corrupt=0.01,seed=7"
+    )
     seed: int = Field(default=0, ge=0, description="seed of the node's random streams")
     fast: bool = Field(default=True, description="use the compiled paths; off: the readable ones, slowly")
     warm: bool = Field(default=True, description="load the compiled paths before joining")
@@ -105,6 +111,15 @@ class NodeSettings(BaseModel):
             from unimem_node.kernel.fault_policy import FaultPolicy  # noqa: PLC0415
 
             FaultPolicy.parse(value)
+        return value
+
+    @field_validator("impair")
+    @classmethod
+    def _is_impairment(cls, value: str) -> str:
+        if value:
+            from unimem_node.fabric.impair import parse  # noqa: PLC0415 - the fabric takes a while to load
+
+            parse(value)
         return value
 
     @field_validator("name", "cluster")

@@ -18,6 +18,9 @@ from unimem.wire import HEADER_BYTES, MAGIC, VERSION, FrameError, FrameKind
 # magic, version, kind, count, record_bytes, total_bytes, src_node, dst_node, src_incarnation
 _HEADER: Final = struct.Struct("<IHHIIQIII")
 
+#: More than any frame of an interface (16 MiB of payload, 65,536 packets, their ACK records).
+LARGEST_FRAME: Final = 32 << 20
+
 
 def bytes_field(parts: Sequence[bytes | memoryview], total: int) -> bytes:
     """The message whose field 1 is `parts` one after the other, `total` bytes in all."""
@@ -29,6 +32,20 @@ def bytes_field(parts: Sequence[bytes | memoryview], total: int) -> bytes:
     return b"".join((prefix, *parts))
 
 
+def fabric_total(view: memoryview, at: int, sender: int) -> int:
+    """Bytes of the fabric frame of node `sender` whose header is at `at`. Raises `FrameError`."""
+    magic, version, kind, _, _, total, source, _, _ = _HEADER.unpack_from(view, at)
+    if magic != MAGIC or version != VERSION or kind != FrameKind.FABRIC:
+        raise FrameError(
+            f"magic {magic:#010x}, version {version}, kind {kind}: no fabric frame of this version"
+        )
+    if source != sender:
+        raise FrameError(f"a frame of node {source} on a connection of node {sender}")
+    if not HEADER_BYTES <= total <= LARGEST_FRAME:
+        raise FrameError(f"a frame announces {total} bytes; from {HEADER_BYTES} to {LARGEST_FRAME} may be")
+    return int(total)
+
+
 def split_fabric(frames: np.ndarray, sender: int) -> Iterator[np.ndarray]:
     """The fabric frames lying back to back in `frames`, which came from node `sender`.
 
@@ -38,14 +55,8 @@ def split_fabric(frames: np.ndarray, sender: int) -> Iterator[np.ndarray]:
     while True:
         if end - at < HEADER_BYTES:
             raise FrameError(f"{end - at} bytes where a frame of at least {HEADER_BYTES} was expected")
-        magic, version, kind, _, _, total, source, _, _ = _HEADER.unpack_from(view, at)
-        if magic != MAGIC or version != VERSION or kind != FrameKind.FABRIC:
-            raise FrameError(
-                f"magic {magic:#010x}, version {version}, kind {kind}: no fabric frame of this version"
-            )
-        if source != sender:
-            raise FrameError(f"a frame of node {source} on a connection of node {sender}")
-        if total < HEADER_BYTES or total > end - at:
+        total = fabric_total(view, at, sender)
+        if total > end - at:
             raise FrameError(f"a frame announces {total} bytes, {end - at} arrived")
         if at == 0 and total == end:
             yield frames

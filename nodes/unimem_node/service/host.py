@@ -4,18 +4,23 @@ Everything runs on the event loop's thread. Whatever happens to the node (a post
 write to a register) asks for a *turn*, which comes before the loop waits again: ``pump`` once, then frames
 to the transport and completions to their posters. So what arrives together is done together: sixty-four
 posts that came in one wake-up of the loop leave as one frame.
+
+Timers of the protocol (retransmission, deadlines) run on the monotonic clock of the machine, in picoseconds:
+the loop calls `on_timer` when the node's `timer_ps` has come, give or take the loop's millisecond.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import structlog
 
 from unimem_node.service.domains import Domains
+from unimem_node.service.impaired import ImpairedSend
 from unimem_node.service.ledger import SLOT_BITS
 from unimem_node.service.local import LocalPoster
 from unimem_node.service.model import Model
@@ -35,6 +40,11 @@ class Poster(Protocol):
         """Some of the poster's requests are complete (COMPLETION rows, the poster's to keep and change)."""
 
 
+def monotonic_ps() -> int:
+    """The clock of the protocol's timers."""
+    return time.monotonic_ns() * 1000
+
+
 class NodeHost:
     """Drives `node`; frames go out through the transport given to `connect`.
 
@@ -45,6 +55,11 @@ class NodeHost:
         self.node = node
         self.domains = Domains(node)
         self._transport: ServiceTransport | None = None
+        self._send: Callable[[int, np.ndarray], None] = self._no_transport
+        self._impaired: ImpairedSend | None = None
+        self._scheduler = node.soc.scheduler
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ps = 0  # when it rings
         self._loop = asyncio.get_running_loop()
         self._turn_asked = False
         self.failed: asyncio.Future[str] = self._loop.create_future()
@@ -53,10 +68,34 @@ class NodeHost:
         self._names: dict[int, str] = {node.index: node.name}
         self._observers: list[Callable[[], None]] = []
         self._local = LocalPoster(self)
+        interface = getattr(node, "ni", None)
+        if interface is not None and hasattr(interface, "wake"):
+            interface.wake = self.ask_turn
 
-    def connect(self, transport: ServiceTransport) -> None:
-        """Send frames through `transport` from now on."""
-        self._transport = transport
+    def connect(self, transport: ServiceTransport, impair: str = "") -> None:
+        """Send frames through `transport` from now on, over a network that does `impair` to them.
+
+        Raises ValueError for impairments that are none.
+        """
+        self._transport, self._send = transport, transport.send
+        if impair:
+            self._send = self._impaired = ImpairedSend(
+                impair, transport.send, transport.flush, monotonic_ps, self.name_of
+            )
+
+    def impairments(self) -> dict[str, int]:
+        """Packets that were impaired on purpose, by kind."""
+        return self._impaired.counts() if self._impaired is not None else {}
+
+    def transports(self) -> dict[str, str]:
+        """How frames travel to each peer that is connected now, by its name."""
+        transport = self._transport
+        if transport is None:
+            return {}
+        return {self.name_of(index): transport.kind(index) for index in transport.peers()}
+
+    def _no_transport(self, peer: int, frame: np.ndarray) -> None:
+        self.peer_unreachable(peer, "this node has no transport")
 
     @property
     def transport(self) -> ServiceTransport | None:
@@ -96,15 +135,18 @@ class NodeHost:
         """As `submit` for each of `batches`, with one doorbell."""
         return self._local.post(batches)
 
-    # What the transport brings (`FrameSink`) ---------------------------------------------------------
+    # What the transport brings (`ServiceSink`) -------------------------------------------------------
 
     def on_frame(self, peer_index: int, frame: np.ndarray) -> None:
-        """A frame came from a peer. Raises ValueError when it is none."""
+        """A frame came from a peer; `turn` follows. Raises ValueError when it is none."""
         self.node.on_frame(peer_index, frame)
+
+    def turn(self) -> None:
+        """What came together has been handed over."""
         self._turn()
 
     def peer_lost(self, peer_index: int, reason: str) -> None:
-        """The connection to a peer broke."""
+        """The connection to a peer broke: the protocol sends again what is unanswered, on the next one."""
         log.warning("peer lost", peer=self.name_of(peer_index), reason=reason)
         self.node.peer_lost(peer_index, reason)
         self.ask_turn()
@@ -150,7 +192,11 @@ class NodeHost:
         """Let the node do what it can, before the loop waits again."""
         if not self._turn_asked:
             self._turn_asked = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._turn_if_asked)
+
+    def _turn_if_asked(self) -> None:
+        if self._turn_asked:  # else a turn for another reason has come first
+            self._turn()
 
     def _turn(self) -> None:
         self._turn_asked = False
@@ -163,18 +209,56 @@ class NodeHost:
                 self.failed.set_result(f"{type(error).__name__}: {error}")
 
     def _work(self) -> None:
-        node, transport = self.node, self._transport
-        node.pump()
-        for peer, frame in node.take_frames():
-            if transport is None:
-                self.peer_unreachable(peer, "this node has no transport")
-            else:
-                transport.send(peer, frame)
+        node = self.node
+        self._pump()
+        while not self._scheduler.idle:  # the kernel is at work on page faults: virtual time is for nothing
+            node.soc.run()
+            self._pump()
         rows = node.take_completions()
         if len(rows):
             self._deliver(rows)
         for fn in self._observers:
             fn()
+        due_ps = getattr(node, "timer_ps", None)
+        if due_ps is not None and (self._timer is None or due_ps < self._timer_ps):
+            self._set_timer(due_ps)
+
+    def _pump(self) -> None:
+        node = self.node
+        node.pump()
+        frames = node.take_frames()
+        if frames:
+            send = self._send
+            for peer, frame in frames:
+                send(peer, frame)
+            if self._transport is not None:
+                self._transport.flush()
+
+    def _set_timer(self, due_ps: int) -> None:
+        """Ring at `due_ps`. A timer that is set stays when its time moves back: it looks when it rings."""
+        if self._timer is not None:
+            self._timer.cancel()
+        # Rounded up: the loop's clock ticks in milliseconds, and early would be once more.
+        delay_s = max(due_ps - monotonic_ps(), 0) / 1e12 + 0.0005
+        self._timer, self._timer_ps = self._loop.call_later(delay_s, self._on_timer), due_ps
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        node: Any = self.node
+        due_ps = getattr(node, "timer_ps", None)
+        if due_ps is None:
+            return
+        if due_ps > monotonic_ps():
+            self._set_timer(due_ps)
+            return
+        node.on_timer()
+        self._turn()
+
+    def close(self) -> None:
+        """No timer rings any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _deliver(self, rows: np.ndarray) -> None:
         if len(rows) == 1:

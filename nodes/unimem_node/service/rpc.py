@@ -126,13 +126,19 @@ def unary_service(
 
 
 def stream_service(
-    descriptor: ServiceDescriptor, methods: Mapping[str, Stream]
+    descriptor: ServiceDescriptor, methods: Mapping[str, Stream], unary: Mapping[str, Unary] | None = None
 ) -> grpc.GenericRpcHandler[Any, Any]:
-    """A handler for bidirectional streams of raw bytes; the methods read and write through the context."""
-    return grpc.method_handlers_generic_handler(
-        descriptor.full_name,
-        {name: grpc.stream_stream_rpc_method_handler(_guard(method)) for name, method in methods.items()},
-    )
+    """A handler for bidirectional streams of raw bytes; the methods read and write through the context.
+
+    `unary` are its methods that answer one request with one message.
+    """
+    handlers: dict[str, Any] = {
+        name: grpc.stream_stream_rpc_method_handler(_guard(method)) for name, method in methods.items()
+    }
+    for name, method in (unary or {}).items():
+        request_class = message_factory.GetMessageClass(descriptor.methods_by_name[name].input_type)
+        handlers[name] = grpc.unary_unary_rpc_method_handler(_answer(method, request_class))
+    return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
 
 
 def _answer(method: Unary, request_class: Any) -> Any:

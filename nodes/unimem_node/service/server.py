@@ -23,7 +23,7 @@ from unimem_node.service.bus_service import BusService
 from unimem_node.service.config import NodeSettings, split_address
 from unimem_node.service.dma_service import DmaService
 from unimem_node.service.events import EventBus, make_bus
-from unimem_node.service.fabric_service import FabricService
+from unimem_node.service.fabric_service import FabricService, ask
 from unimem_node.service.host import NodeHost
 from unimem_node.service.membership import Membership
 from unimem_node.service.model import Builder, Model
@@ -31,6 +31,7 @@ from unimem_node.service.node_service import NodeService
 from unimem_node.service.rpc import CHANNEL_OPTIONS, Refusal
 from unimem_node.service.telemetry import Telemetry
 from unimem_node.service.transports import Peer
+from unimem_node.service.transports.best import BestTransport
 from unimem_node.service.transports.grpc import GrpcTransport
 from unimem_node.service.warm import load_fast_paths
 
@@ -61,7 +62,7 @@ class NodeServer:
         self._bus = bus
         self._server: grpc.aio.Server | None = None
         self._membership: Membership | None = None
-        self._transport: GrpcTransport | None = None
+        self._transport: BestTransport | None = None
         self._telemetry: Telemetry | None = None
         self._bus_service: BusService | None = None
         self._health: Any = vars(health)["aio"].HealthServicer()
@@ -105,8 +106,17 @@ class NodeServer:
             lambda failed: self._on_end(f"its model failed: {failed.result()}", False)
         )
         me = Peer(about.index, about.name, about.address, about.incarnation)
-        self._transport = GrpcTransport(host, me, connect_timeout=settings.connect_timeout_s)
-        host.connect(self._transport)
+        transport = self._transport = BestTransport(
+            host,
+            me,
+            ask,
+            prefer=settings.transport,
+            listen=split_address(settings.listen)[0],
+            connect_timeout=settings.connect_timeout_s,
+        )
+        reference = GrpcTransport(transport.reference_sink, me, connect_timeout=settings.connect_timeout_s)
+        transport.reference = reference
+        host.connect(transport, settings.impair)
         host.set_routes([about])
         self._bus_service = BusService(host)
         server.add_generic_rpc_handlers(
@@ -114,7 +124,7 @@ class NodeServer:
                 NodeService(host, about).handler(),
                 self._bus_service.handler(),
                 DmaService(host).handler(),
-                FabricService(self._transport).handler(),
+                FabricService(reference, me, transport.offer).handler(),
             )
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -150,6 +160,8 @@ class NodeServer:
             self.host.domains.end_all(stopping)
             if self._bus_service is not None:
                 self._bus_service.end_all(stopping)
+        if self.host is not None:
+            self.host.close()
         if self._transport is not None:
             self._transport.close()
             await self._transport.wait_closed()

@@ -77,6 +77,7 @@ class Telemetry:
             "virtual_time_ns": node.now_ps // 1000,
             "events_dropped": self._bus.dropped,
             "events_suppressed": self._suppressed,
+            "peers": self._host.transports(),
             "unix_time_s": round(time.time(), 3),
         }
 

@@ -23,6 +23,8 @@ from unimem_node.mpsoc.node import Node
 
 _PDID = 1
 _BYTES = 64
+#: What compiled code does; messages and copies between two others are set up in Python.
+_OPS = (Op.WRITE, Op.READ, Op.FETCH_ADD, Op.COMPARE_SWAP, Op.SWAP)
 
 
 def load_fast_paths(platform: str, memory_bytes: int = 64 << 20) -> int:
@@ -59,8 +61,8 @@ def _exchange(platform: str, memory_bytes: int) -> int:
         node.open_domain(_PDID)
     nodes[1].map_region(_PDID, gva, 1 << 20, types_pb2.RIGHTS_READ_WRITE, True)
     here, _ = nodes[0].stage(_PDID, _BYTES)
-    wrs = np.zeros(len(Op), WORK_REQUEST)
-    for wr, op in zip(wrs, Op, strict=True):
+    wrs = np.zeros(len(_OPS), WORK_REQUEST)
+    for wr, op in zip(wrs, _OPS, strict=True):
         wr["op"], wr["pdid"], wr["wr_id"] = op, _PDID, op
         wr["length"] = _BYTES if op in (Op.WRITE, Op.READ) else 8
         wr["src"], wr["dst"] = (gva, here) if op is Op.READ else (here if op is Op.WRITE else 0, gva)

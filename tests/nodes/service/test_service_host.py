@@ -30,8 +30,14 @@ class Recorder:
     def send(self, peer: int, frame: np.ndarray) -> None:
         self.sent.append((peer, frame))
 
+    def flush(self) -> None:
+        pass
+
     def peers(self) -> list[int]:
         return []
+
+    def kind(self, peer: int) -> str:
+        return "recorder"
 
     def close(self) -> None:
         pass

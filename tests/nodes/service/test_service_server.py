@@ -76,9 +76,9 @@ async def test_two_servers_carry_a_write_between_them(coordinator: FakeCoordinat
         assert (done.status, done.bytes) == (0, 10)
         assert there.region[16:26].tobytes() == b"over there"
         status = await stubs.node.GetStatus(pb.GetStatusRequest())
-        assert dict(status.peers) == {"n1": "grpc"}
+        assert dict(status.peers) == {"n1": "shm"}
         status = await others.node.GetStatus(pb.GetStatusRequest())
-        assert dict(status.peers) == {"n0": "grpc"}
+        assert dict(status.peers) == {"n0": "shm"}
 
 
 async def test_a_lost_lease_is_taken_again_as_the_same_incarnation() -> None:

@@ -37,7 +37,7 @@ class End:
 
     async def start(self) -> None:
         self._server = grpc.aio.server(options=CHANNEL_OPTIONS)
-        self._server.add_generic_rpc_handlers((FabricService(self.transport).handler(),))
+        self._server.add_generic_rpc_handlers((FabricService(self.transport, self.me).handler(),))
         port = self._server.add_insecure_port("127.0.0.1:0")
         self.me = Peer(self.me.index, self.me.name, f"127.0.0.1:{port}", self.me.incarnation)
         await self._server.start()
@@ -64,6 +64,9 @@ class End:
             raise FrameError("a frame that the model refuses")
         self._hear(peer, word)
         self.reply(peer, word)
+
+    def turn(self) -> None:
+        pass
 
     def peer_lost(self, peer_index: int, reason: str) -> None:
         self._hear(peer_index, "lost")
@@ -224,7 +227,7 @@ async def test_a_peer_starting_within_the_deadline_is_reached() -> None:
     await probe.start()
     await probe.stop(None)
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((FabricService(late.transport).handler(),))
+    server.add_generic_rpc_handlers((FabricService(late.transport, late.me).handler(),))
     assert server.add_insecure_port(f"127.0.0.1:{port}") == port
     await server.start()
     assert await late.hears(1) == [(0, 5)]

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from unimem_node.fabric.transport import FrameSink, Transport
 
-__all__ = ["FrameSink", "Peer", "ServiceTransport", "Transport"]
+__all__ = ["QUEUE_LIMIT", "FrameSink", "Peer", "ServiceSink", "ServiceTransport", "Transport"]
+
+#: Bytes that may wait for one peer; then its connection ends. The protocol's window is far smaller.
+QUEUE_LIMIT: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,21 @@ class Peer:
     incarnation: int
 
 
+class ServiceSink(FrameSink, Protocol):
+    """Who receives frames on the event loop. A frame given to `on_frame` is valid until that returns."""
+
+    def turn(self) -> None:
+        """What came together has been handed over: time to act on it."""
+
+
 class ServiceTransport(Transport, Protocol):
     """A transport that does I/O on the running event loop."""
+
+    def flush(self) -> None:
+        """What was sent must leave now: until then it may wait for more."""
+
+    def kind(self, peer: int) -> str:
+        """How frames travel to a peer of `peers`: ``shm``, ``unix``, ``tcp``, ``grpc``."""
 
     def set_peers(self, peers: Iterable[Peer]) -> None:
         """The peers that exist. A connection to another incarnation of one of them ends as lost."""

@@ -33,7 +33,7 @@ from unimem.v1 import node_pb2
 from unimem.wire import HEADER_BYTES, FrameError, decode_bytes_field
 from unimem_node.service.framing import bytes_field, split_fabric
 from unimem_node.service.rpc import CHANNEL_OPTIONS, EOF, Refusal, metadata_of
-from unimem_node.service.transports import FrameSink, Peer
+from unimem_node.service.transports import QUEUE_LIMIT, Peer, ServiceSink
 
 METHOD: Final = "/unimem.v1.FabricService/Exchange"
 
@@ -59,6 +59,7 @@ class _Link:
     def __init__(self, peer: Peer, number: int) -> None:
         self.peer, self.number = peer, number
         self.queue: deque[np.ndarray] = deque()
+        self.queued = 0
         self.ready = asyncio.Event()
         self.made = False
         self.over = False
@@ -74,12 +75,13 @@ class GrpcTransport:
 
     name = "grpc"
 
-    def __init__(self, sink: FrameSink, me: Peer, *, connect_timeout: float = 2.0) -> None:
+    def __init__(self, sink: ServiceSink, me: Peer, *, connect_timeout: float = 2.0) -> None:
         self._sink, self._me, self._timeout = sink, me, connect_timeout
         self._peers: dict[int, Peer] = {}
         self._links: dict[int, _Link] = {}
         self._dialled: dict[int, int] = {}  # streams dialled so far, by peer
         self._ended: dict[int, int] = {}  # number of the last accepted stream that ended, by peer
+        self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._closed = False
         self._ending: list[asyncio.Task[Any]] = []
@@ -117,11 +119,21 @@ class GrpcTransport:
             link = self._links[peer] = _Link(known, number)
             link.dialling = asyncio.create_task(self._dial(link))
         link.queue.append(frame)
+        link.queued += len(frame)
         link.ready.set()
+        if link.queued > QUEUE_LIMIT:
+            self._loop.call_soon(self._down, link, f"{link.peer.name} does not read")
+
+    def flush(self) -> None:
+        """See `ServiceTransport`; the writing task sends what it finds."""
 
     def peers(self) -> list[int]:
         """See `ServiceTransport`."""
         return sorted(index for index, link in self._links.items() if link.made)
+
+    def kind(self, peer: int) -> str:
+        """See `ServiceTransport`."""
+        return self.name
 
     def close(self) -> None:
         """See `Transport`."""
@@ -267,6 +279,7 @@ class GrpcTransport:
                 raise FrameError(f"not an Exchange message: {error}") from error
         for frame in split_fabric(frames, link.peer.index):
             self._sink.on_frame(link.peer.index, frame)
+        self._sink.turn()
 
     async def _write(self, link: _Link, write: Write) -> None:
         """The only writer of a link: whatever waits leaves together."""
@@ -279,6 +292,7 @@ class GrpcTransport:
                     while queue and size + len(queue[0]) <= MESSAGE_BYTES:
                         parts.append(queue.popleft().data)
                         size += len(parts[-1])
+                    link.queued -= size
                     await write(bytes_field(parts, size))
                 link.ready.clear()
                 await link.ready.wait()
