@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
 from unimem_lab.experiments import faults as model
@@ -31,7 +30,7 @@ InUse = Sequence[tuple[str, int, int]]
 
 
 class FaultError(ValueError):
-    """A fault that cannot be made to happen: names it, and says why."""
+    """A fault that cannot be made to happen: says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ class Injector:
     """Arms the faults of one run of `cluster`, which began at its present time.
 
     `in_use`: where the workload's data is, for faults of memory; `pdid()`: its domain. `log`: what struck
-    whom, and when it was healed. Raises `FaultError` for a target that no node has.
+    whom, and when it was healed.
     """
 
     def __init__(
@@ -102,7 +101,6 @@ class Injector:
             if fault.p > 0
         ]
         for armed in self._armed:
-            check_target(armed.fault, armed.name, cluster.nodes)
             if armed.fault.after is None:
                 self._at(armed, self._begin + (armed.fault.at or 0))
 
@@ -201,7 +199,9 @@ class Injector:
     def _nodes(self, armed: _Armed) -> list[str]:
         """The nodes meant this time; raises `LookupError` when none of them runs."""
         running = self._running()
-        chosen = [n for n in choose(armed.fault.target, self._cluster.nodes, armed.draw) if n in running]
+        chosen = [
+            n for n in model.choose(armed.fault.target, self._cluster.nodes, armed.draw) if n in running
+        ]
         if not chosen:
             raise LookupError(f"{armed.fault.target}: none of them runs")
         return chosen
@@ -210,9 +210,9 @@ class Injector:
         """The directed links meant: between the target nodes and the others, or the one that is named."""
         nodes, target = self._cluster.nodes, armed.fault.target
         if "->" in target:
-            ends = [choose(end, nodes, armed.draw) for end in target.split("->")]
+            ends = [model.choose(end, nodes, armed.draw) for end in target.split("->")]
             return frozenset((a, b) for a in ends[0] for b in ends[1] if a != b)
-        chosen = set(choose(target, nodes, armed.draw))
+        chosen = set(model.choose(target, nodes, armed.draw))
         found = set()
         for a in nodes:
             for b in nodes:
@@ -284,7 +284,7 @@ class Injector:
         if "->" in armed.fault.target:
             links = self._links(armed)
         else:
-            inside = set(choose(armed.fault.target, nodes, armed.draw))
+            inside = set(model.choose(armed.fault.target, nodes, armed.draw))
             links = frozenset((a, b) for a in inside for b in nodes if b not in inside)
         if armed.fault.type == "partition":
             links |= frozenset((b, a) for a, b in links)
@@ -371,30 +371,6 @@ class _Armed:
         self.begun = self.over = False
         self.undo: Undo | None = None
         self.events: list[Event] = []
-
-
-def choose(target: str, nodes: Sequence[str], draw: random.Random) -> list[str]:
-    """The nodes that a target means: a name, a glob, or one, minority, majority, all of them."""
-    target = target.strip()
-    sizes = {"one": 1, "minority": (len(nodes) - 1) // 2, "majority": len(nodes) // 2 + 1, "all": len(nodes)}
-    if target in sizes:
-        chosen = set(draw.sample(range(len(nodes)), min(sizes[target], len(nodes))))
-        return [name for place, name in enumerate(nodes) if place in chosen]
-    return [name for name in nodes if fnmatchcase(name, target)]
-
-
-def check_target(fault: Any, name: str, nodes: Sequence[str]) -> None:
-    """Refuse a target that means no node of these; raises `FaultError`."""
-    if model.parse_range(fault.target) is not None:
-        return
-    for end in map(str.strip, fault.target.split("->")):
-        if end == "minority" and len(nodes) < 3:
-            raise FaultError(f"fault {name}: {len(nodes)} nodes have no minority; take one, or more nodes")
-        if end not in model.CHOICES and not any(fnmatchcase(node, end) for node in nodes):
-            raise FaultError(
-                f"fault {name}: target {end!r} is no node; there are {nodes[0]} to {nodes[-1]}, "
-                f"and {', '.join(model.CHOICES)}"
-            )
 
 
 def _named(links: Links) -> str:

@@ -28,7 +28,6 @@ def run_file(
 ) -> int:
     """`unimem exp run`: the exit code is 0 passed, 1 failed, 2 unknown, 3 could not run."""
     from unimem_lab.experiments.loading import ExperimentError, load_plan  # noqa: PLC0415
-    from unimem_lab.faults import FaultError  # noqa: PLC0415
 
     try:
         plan = load_plan(file, settings, on=on)
@@ -37,7 +36,7 @@ def run_file(
         if seed is not None:
             return output.fail("--seed and --seeds: leave one out", reason="USAGE")
         return _run_many(file, plan, parse_seeds(seeds), jobs, settings, on)
-    except (ExperimentError, FaultError) as error:
+    except ExperimentError as error:
         return output.fail(str(error), reason="EXPERIMENT")
 
 

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import random
 import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -264,6 +267,28 @@ AnyFault = Annotated[
     | Unmap,
     Field(discriminator="type"),
 ]
+
+
+def choose(target: str, nodes: Sequence[str], draw: random.Random) -> list[str]:
+    """The nodes that a target means: a name, a glob, or one, minority, majority, all of them."""
+    target = target.strip()
+    sizes = {"one": 1, "minority": (len(nodes) - 1) // 2, "majority": len(nodes) // 2 + 1, "all": len(nodes)}
+    if target in sizes:
+        chosen = set(draw.sample(range(len(nodes)), min(sizes[target], len(nodes))))
+        return [name for place, name in enumerate(nodes) if place in chosen]
+    return [name for name in nodes if fnmatchcase(name, target)]
+
+
+def wrong_target(target: str, nodes: Sequence[str]) -> str:
+    """Why a target means none of these nodes, or nothing."""
+    if parse_range(target) is not None:
+        return ""
+    for end in map(str.strip, target.split("->")):
+        if end == "minority" and len(nodes) < 3:
+            return f"{len(nodes)} nodes have no minority: take one, or more nodes"
+        if end not in CHOICES and not any(fnmatchcase(node, end) for node in nodes):
+            return f"target {end!r} is no node; there are {nodes[0]} to {nodes[-1]}, and {', '.join(CHOICES)}"
+    return ""
 
 
 def described(fault: Any) -> str:

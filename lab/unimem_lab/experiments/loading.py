@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from unimem_lab.experiments.faults import wrong_target
 from unimem_lab.experiments.platforms import platform_of
 from unimem_lab.experiments.schema import Experiment, Suite, with_values
 from unimem_lab.experiments.stage import NOT_ON_PROCESSES
@@ -105,6 +106,11 @@ def _possible(experiment: Experiment, where: str, on: str) -> None:
         platform_of(experiment.system.platform, experiment.system.parameters)
     except PlatformError as error:
         raise ExperimentError(f"{where}: {error}") from None
+    nodes = [f"n{number}" for number in range(experiment.system.nodes)]
+    for number, fault in enumerate(experiment.faults):
+        wrong = wrong_target(fault.target, nodes)
+        if wrong:
+            raise ExperimentError(f"{where}: faults.{fault.name or number}: {wrong}")
     if on == "sim":
         return
     if on not in ON:
@@ -259,7 +265,7 @@ def _message(item: Any, model: type[BaseModel]) -> str:
     if item["type"] in {"union_tag_invalid", "union_tag_not_found"}:
         tags = str(context.get("expected_tags", "")).replace("'", "")
         if item["type"] == "union_tag_not_found":
-            return f"type is missing; there are {tags}" if tags else "type is missing"
+            return f"type is missing; there are {', '.join(_tags_at(model, item['loc']))}"
         near = get_close_matches(str(context.get("tag")), tags.split(", "), 1)
         hint = f"did you mean {near[0]}? " if near else ""
         return f"type {context.get('tag')!r} is not known here; {hint}there are {tags}"
@@ -273,14 +279,23 @@ def _message(item: Any, model: type[BaseModel]) -> str:
 
 def _keys_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
     """The keys that the table at `loc` may have."""
+    return sorted(_schema_at(model, loc).get("properties", {}))
+
+
+def _tags_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
+    """The types that the table at `loc` may be of."""
+    return sorted(_schema_at(model, loc).get("discriminator", {}).get("mapping", {}))
+
+
+def _schema_at(model: type[BaseModel], loc: tuple[Any, ...]) -> Any:
     schema = model.model_json_schema(by_alias=True)
     definitions = schema.get("$defs", {})
     at: Any = schema
     for step in loc:
         at = _inner(at, step, definitions)
         if at is None:
-            return []
-    return sorted(_resolved(at, definitions).get("properties", {}))
+            return {}
+    return _resolved(at, definitions)
 
 
 def _inner(schema: Any, step: Any, definitions: dict[str, Any]) -> Any:

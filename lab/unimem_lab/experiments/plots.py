@@ -85,7 +85,7 @@ def draw(plot: Plot, points: Sequence[Point], salt: str) -> str | None:
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     # Two plots on one page would both have an element called figure_1.
     return re.sub(r'id="((?:figure|axes|patch|line2d|matplotlib|xtick|ytick|text|legend)\w*)"', "", svg)
 

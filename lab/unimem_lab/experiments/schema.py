@@ -236,7 +236,7 @@ def with_values(plain: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]
     """
     result: dict[str, Any] = _copied(plain)
     for key, value in values.items():
-        *way, last = key.split(".")
+        *way, last = _steps(key)
         at: Any = result
         for part in way:
             at = _step(at, part, key)
@@ -245,6 +245,18 @@ def with_values(plain: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]
         else:
             at[last] = value
     return result
+
+
+#: Tables whose keys may have dots in them.
+_DOTTED = ("sweep", "system.parameters")
+_LISTS = frozenset({"faults", "checks", "published", "plots"})
+
+
+def _steps(key: str) -> list[str]:
+    for table in _DOTTED:
+        if key.startswith(f"{table}."):
+            return [*table.split("."), key.removeprefix(f"{table}.")]
+    return key.split(".")
 
 
 def _copied(value: Any) -> Any:
@@ -257,7 +269,7 @@ def _step(at: Any, part: str, key: str) -> Any:
     if isinstance(at, list):
         return at[_position(at, part, key)]
     if isinstance(at, dict):
-        return at.setdefault(part, {})
+        return at.setdefault(part, [] if part in _LISTS else {})
     raise KeyError(f"{key}: there is no {part!r} there")
 
 
