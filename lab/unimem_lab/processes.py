@@ -89,7 +89,9 @@ class ProcessCluster:
     """A coordinator and `nodes` nodes as processes of this machine, named n0, n1, …
 
     Raises `StartError` when a child does not come up; then nothing is left running. `state` keeps the
-    coordinator's database (by default a temporary one); `logs` the children's logs.
+    coordinator's database (by default a temporary one); `logs` the children's logs. `transport` is the best
+    way between nodes that they may use, `impair` what the network does to their frames
+    (`unimem_node.fabric.impair`).
     """
 
     def __init__(
@@ -105,6 +107,8 @@ class ProcessCluster:
         mqtt: str | None = None,
         memory: str = "4G",
         fast: bool = True,
+        transport: str = "auto",
+        impair: str = "",
         start_timeout: float = 120.0,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="unimem-")
@@ -115,6 +119,7 @@ class ProcessCluster:
         self._options = ["--platform", platform, "--topology", topology, "--policy", policy]
         self._options += ["--memory", memory]
         self._options += ["--fast" if fast else "--no-fast"] + (["--mqtt", mqtt] if mqtt else [])
+        self._options += ["--transport", transport] + (["--impair", impair] if impair else [])
         self._children: dict[str, Child] = {}
         self.nodes = tuple(f"n{i}" for i in range(nodes))
         self.address = ""

@@ -35,6 +35,21 @@ Policy = Annotated[
     str,
     typer.Option(help="Page faults of remote DMA: abort, touch_a_page, touch_ahead:N, prefault, pin, stall."),
 ]
+Transport = Annotated[
+    str,
+    typer.Option(
+        envvar="UNIMEM_TRANSPORT",
+        help="Best way between nodes that may be used: auto (= shm), unix, tcp, grpc.",
+    ),
+]
+Impairment = Annotated[
+    str,
+    typer.Option(
+        "--impair",
+        envvar="UNIMEM_IMPAIR",
+        help="A bad network: loss=0.05,duplicate=0.02,reorder=0.02,corrupt=0.01,seed=7",
+    ),
+]
 Mqtt = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(envvar="UNIMEM_MQTT", help="HOST:PORT of a broker for status, counters and faults."),
@@ -75,13 +90,23 @@ def up(
         Path | None, typer.Option(help="The coordinator's database; by default a temporary one.")
     ] = None,
     mqtt: Mqtt = None,
+    transport: Transport = "auto",
+    impair: Impairment = "",
     json: Json = False,
 ) -> int:
     """Run a cluster of processes on this machine until Ctrl-C."""
     from unimem_lab.cli.cluster import run_up  # noqa: PLC0415
 
     return run_up(
-        nodes=nodes, platform=platform, topology=topology, policy=policy, port=port, state=state, mqtt=mqtt
+        nodes=nodes,
+        platform=platform,
+        topology=topology,
+        policy=policy,
+        port=port,
+        state=state,
+        mqtt=mqtt,
+        transport=transport,
+        impair=impair,
     )
 
 
@@ -105,6 +130,8 @@ def node(
     wait: Annotated[float, typer.Option(help="Seconds to wait for the coordinator at start.")] = 60.0,
     reflection: Annotated[bool, typer.Option(help="Serve gRPC reflection.")] = False,
     fast: Annotated[bool, typer.Option(help="Use the compiled fast paths.")] = True,
+    transport: Transport = "auto",
+    impair: Impairment = "",
     json: Json = False,
 ) -> int:
     """Run one node: its memory, SMMU and DMA engines as gRPC services."""
@@ -123,6 +150,8 @@ def node(
         wait=wait,
         reflection=reflection,
         fast=fast,
+        transport=transport,
+        impair=impair,
     )
 
 

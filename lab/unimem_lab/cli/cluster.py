@@ -36,6 +36,8 @@ def run_one_node(
     wait: float,
     reflection: bool,
     fast: bool,
+    transport: str,
+    impair: str,
 ) -> int:
     """Become a node process. Returns only when the flags cannot be.
 
@@ -56,6 +58,8 @@ def run_one_node(
         "coordinator_timeout_s": wait,
         "reflection": reflection,
         "fast": fast,
+        "transport": transport,
+        "impair": impair,
         "announce": "json" if output.as_json() else "text",
     }
     try:
@@ -84,7 +88,16 @@ def run_the_coordinator(*, listen: str, state: Path, lease_ttl: float, reflectio
 
 
 def run_up(
-    *, nodes: int, platform: str, topology: str, policy: str, port: int, state: Path | None, mqtt: str | None
+    *,
+    nodes: int,
+    platform: str,
+    topology: str,
+    policy: str,
+    port: int,
+    state: Path | None,
+    mqtt: str | None,
+    transport: str,
+    impair: str,
 ) -> int:
     """Start a cluster of processes, say where it is, and keep it until Ctrl-C or SIGTERM."""
     from unimem_lab.processes import ProcessCluster, StartError, describe  # noqa: PLC0415
@@ -94,7 +107,15 @@ def run_up(
         signal.signal(number, lambda *_: ended.set())
     try:
         cluster = ProcessCluster(
-            nodes, platform=platform, topology=topology, policy=policy, port=port, state=state, mqtt=mqtt
+            nodes,
+            platform=platform,
+            topology=topology,
+            policy=policy,
+            port=port,
+            state=state,
+            mqtt=mqtt,
+            transport=transport,
+            impair=impair,
         )
     except StartError as error:
         return output.fail(str(error), reason="START_FAILED")
