@@ -34,6 +34,7 @@ from unimem_node.mpsoc.node import Node
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from unimem_node.fabric import RdmaNi
     from unimem_node.mpsoc.platform import Platform
 
 AnyClient = TypeVar("AnyClient", Client, AsyncClient)
@@ -85,7 +86,7 @@ class SimCluster:
             "fast": fast,
         }
         self._platform = platform if isinstance(platform, str) else platform.name
-        self._fabric = MemoryFabric(self.scheduler)
+        self.fabric = MemoryFabric(self.scheduler, fast=fast)
         self._nodes: dict[str, Node] = {}
         self._tokens: dict[str, str] = {}
         self._boots = named_stream(seed, "boot")
@@ -95,7 +96,6 @@ class SimCluster:
         self._batch_numbers = count(0)
         self._works: dict[int, tuple[Work, Doorbell, int, Any]] = {}
         self._batches: dict[int, _Waiting] = {}
-        self._waited_on: tuple[Node, ...] = ()  # nodes that work was posted on
         #: Doorbells with something queued, in the order in which that happened.
         self.rung: dict[Doorbell, None] = {}
         self.nodes_changed = False
@@ -130,7 +130,7 @@ class SimCluster:
             **self._options,
         )
         self._nodes[name] = node
-        self._fabric.attach(info.index, node.ni)
+        self.fabric.attach(info.index, node.ni)
 
     def _announce(self) -> None:
         """Give everybody the route table, and nodes what the coordinator has for them."""
@@ -153,8 +153,7 @@ class SimCluster:
         node = self.node(name)
         del self._nodes[name]
         self.nodes_changed = True
-        self._waited_on = tuple(other for other in self._waited_on if other is not node)
-        self._fabric.cut(node.index, f"node {name} was killed")
+        self.fabric.cut(node.index, f"node {name} was killed")
         self.control.call(pb.DeregisterNodeRequest(name=name, lease_token=self._tokens[name]))
         self._drop(node, f"node {name} was killed")
         self._announce()
@@ -218,8 +217,7 @@ class SimCluster:
 
     def wait_on(self, node: Node) -> None:
         """Look for completions of `node` from now on."""
-        if node not in self._waited_on:
-            self._waited_on = (*self._waited_on, node)
+        self.fabric.watch(node.index)
 
     def expect_batch(
         self, batch: Batch, bell: Doorbell, staged: int, view: Any, offsets: np.ndarray
@@ -240,8 +238,7 @@ class SimCluster:
                     continue  # it died; its work has been completed as lost
                 if bell.count:
                     bell.ring()
-                node.pump()
-                self._fabric.carry(bell.index)
+                self.fabric.turn(bell.index)
             self._collect()
 
     def drive(self, done: Callable[[], bool]) -> bool:
@@ -262,16 +259,18 @@ class SimCluster:
 
     def _collect(self) -> None:
         """Give completions to whom they belong."""
-        for node in self._waited_on:
-            rows = node.ni.take_completions()
+        ended = self.fabric.ended
+        while ended:
+            ni = cast("RdmaNi", ended.pop(0))
+            rows = ni.take_completions()
             if len(rows):
                 if self.events is not None:
-                    self._record(node, rows)
+                    self._record(ni.name, rows)
                 self._deliver(rows)
 
     def _deliver(self, rows: np.ndarray) -> None:
         if len(rows) == 1:  # what an operation waited for gives: two fields, read without NumPy's ceremony
-            wr_id, status = _ID_AND_STATUS.unpack_from(rows.view(np.uint8).data)
+            wr_id, status = _ID_AND_STATUS.unpack_from(rows)  # type: ignore[arg-type]  # a buffer
             if wr_id < BATCH:
                 self._finish(wr_id, status, rows, 0)
                 return
@@ -316,12 +315,12 @@ class SimCluster:
                 waiting.bell.node.unstage(waiting.bell.pdid, waiting.staged)
         waiting.batch.on_rows(rows, positions)
 
-    def _record(self, node: Node, rows: np.ndarray) -> None:
+    def _record(self, node: str, rows: np.ndarray) -> None:
         assert self.events is not None
         for row in rows:
             self.events.record(
                 int(row["done_ps"]),
-                node.name,
+                node,
                 "transfer",
                 op=Op(row["op"]).name if row["op"] in _OPS else int(row["op"]),
                 wr_id=int(row["wr_id"]),
@@ -337,7 +336,7 @@ class SimCluster:
 
     def close(self) -> None:
         """Give all simulated memory back; idempotent."""
-        self._fabric.close()
+        self.fabric.close()
         for node in self._nodes.values():
             node.close()
         self._nodes.clear()

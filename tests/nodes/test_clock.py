@@ -139,3 +139,42 @@ def test_streams_are_named_seeded_and_apart() -> None:
         254,
         472,
     ]  # for ever: a stored seed must replay
+
+
+class Other:
+    """A source of events that are numbers."""
+
+    def __init__(self, clock: Scheduler, seen: list[int]) -> None:
+        self.clock, self.seen = clock, seen
+        self.events: list[tuple[int, int]] = []
+
+    def due(self) -> tuple[int, int] | None:
+        return min(self.events, default=None)
+
+    def step(self, before: tuple[int, int]) -> bool:
+        due = self.due()
+        if due is None or due >= before:
+            return False
+        self.events.remove(due)
+        self.clock.advance_to(due[0])
+        self.seen.append(due[1])
+        return True
+
+
+def test_events_of_a_source_are_in_their_place_among_the_others() -> None:
+    clock = Scheduler()
+    seen: list[int] = []
+    other = Other(clock, seen)
+    clock.attach(other)
+    for time in (5, 7, 7):
+        clock.at(time, partial(seen.append, clock.number + 1))
+        clock.number += 1
+        other.events.append((time, clock.number))
+    assert clock.next_ps == 5
+    clock.run(until_ps=6)
+    assert (seen, clock.now_ps) == ([1, 2], 6)
+    clock.run()
+    assert seen == [1, 2, 3, 4, 5, 6]
+    assert clock.idle
+    with pytest.raises(ValueError, match="has a source of events already"):
+        clock.attach(other)

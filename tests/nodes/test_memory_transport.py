@@ -10,6 +10,7 @@ from support.transports import Endpoint, TransportConformance, numbered
 from unimem.wire import CompletionFlags, Op, Status
 from unimem_node.clock import Scheduler
 from unimem_node.fabric import MemoryFabric
+from unimem_node.fabric.impair import parse
 
 LOCAL = 0x10_0000
 
@@ -126,3 +127,127 @@ def test_the_same_run_twice_is_the_same() -> None:
         return [tuple(map(int, (row["wr_id"], row["status"], row["done_ps"]))) for row in rows]
 
     assert run() == run()
+
+
+class Alarmed(Endpoint):
+    """An end with a timer."""
+
+    def __init__(self, index: int, wire: MemoryWire) -> None:
+        super().__init__(index)
+        self.wire = wire
+        self.timer_ps: int | None = None
+        self.rang: list[int] = []
+
+    def on_timer(self) -> None:
+        self.rang.append(self.wire.scheduler.now_ps)
+        self.timer_ps = None
+
+
+@pytest.fixture
+def alarmed() -> tuple[MemoryWire, Alarmed]:
+    wire = MemoryWire()
+    wire.fabric.cut(1)
+    end = Alarmed(1, wire)
+    wire.ends[1] = end
+    wire.fabric.attach(1, end)
+    return wire, end
+
+
+def test_a_timer_runs_after_everything_else_of_its_time(alarmed: tuple[MemoryWire, Alarmed]) -> None:
+    wire, end = alarmed
+    end.timer_ps = 5
+    wire.fabric.turn(1)
+    order: list[int] = []
+    wire.scheduler.at(5, lambda: order.append(len(end.rang)))
+    wire.send(0, 1, numbered(0, 1, 5))
+    wire.settle()
+    assert end.rang == [5]
+    assert order == [0]
+    assert end.numbers() == [5]
+
+
+def test_a_timer_that_is_put_off_or_taken_back_moves_no_clock(alarmed: tuple[MemoryWire, Alarmed]) -> None:
+    wire, end = alarmed
+    end.timer_ps = 1000
+    wire.fabric.turn(1)
+    end.timer_ps = None
+    wire.send(0, 1, numbered(0, 1, 7))
+    wire.settle()
+    assert wire.scheduler.now_ps == 7
+    assert end.rang == []
+    end.timer_ps = 2000
+    wire.fabric.turn(1)
+    end.timer_ps = 3000
+    wire.settle()
+    assert end.rang == [3000]
+    end.timer_ps = 5000
+    wire.fabric.turn(1)
+    end.timer_ps = 4000
+    wire.fabric.turn(1)
+    wire.settle()
+    assert end.rang == [3000, 4000]
+    assert wire.scheduler.now_ps == 4000
+    assert wire.scheduler.idle
+
+
+def test_a_paused_node_takes_its_frames_when_it_goes_on(alarmed: tuple[MemoryWire, Alarmed]) -> None:
+    wire, end = alarmed
+    end.timer_ps = 2
+    wire.fabric.turn(1)
+    wire.fabric.pause(1)
+    for number in (1, 2, 3):
+        wire.send(0, 1, numbered(0, 1, number))
+    wire.settle()
+    assert end.frames == end.rang == []
+    wire.fabric.resume(1)
+    wire.fabric.resume(1)
+    wire.settle()
+    assert end.numbers() == [1, 2, 3]
+    assert end.rang == [3]
+
+
+def test_a_slow_node_takes_a_frame_at_a_time() -> None:
+    wire = MemoryWire()
+    wire.fabric.slow(1, 100)
+    took: list[int] = []
+    end = wire.ends[1]
+    end.on_frame = lambda peer, frame: took.append(wire.scheduler.now_ps)  # type: ignore[method-assign]
+    for number in (1, 2, 3):
+        wire.send(0, 1, numbered(0, 1, number))
+    wire.settle()
+    assert took == [1, 101, 201]
+    wire.fabric.slow(1, 0)
+    wire.send(0, 1, numbered(0, 1, 400))
+    wire.settle()
+    assert took[3:] == [400]
+    with pytest.raises(ValueError, match="a gap of -1 ps"):
+        wire.fabric.slow(1, -1)
+
+
+@pytest.mark.parametrize("oneway", [False, True])
+def test_a_partition_drops_frames_until_it_is_healed(oneway: bool) -> None:
+    wire = MemoryWire()
+    wire.fabric.partition([0], [1], oneway=oneway)
+    for number in (1, 2):
+        wire.send(0, 1, numbered(0, 1, number))
+        wire.send(1, 0, numbered(1, 0, number))
+        wire.settle()
+        wire.fabric.heal()
+    assert wire.ends[1].numbers() == [2]
+    assert wire.ends[0].numbers() == ([1, 2] if oneway else [2])
+    assert wire.ends[0].lost == wire.ends[0].unreachable == []
+
+
+def test_a_bad_network_is_what_impair_says() -> None:
+    wire = MemoryWire()
+    wire.fabric.impair = parse("loss=1,max_count=1;delay=1ns")
+    for number in (1, 2):
+        wire.send(0, 1, numbered(0, 1, number))
+    wire.settle()
+    assert wire.ends[1].numbers() == [2]
+    assert wire.scheduler.now_ps == 1002
+    wire.fabric.impair = None
+    wire.send(0, 1, numbered(0, 1, 3))
+    wire.settle()
+    assert wire.scheduler.now_ps == 1002
+    assert wire.ends[1].numbers() == [2, 3]

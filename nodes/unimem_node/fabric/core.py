@@ -8,7 +8,7 @@ without a slot raises the miss interrupt; the kernel's handler may program a slo
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -117,6 +117,8 @@ class Core:
         self._scratch_bytes = self.scratch.data
         self._pool: list[Bytes] = []
         self.handle: Any = None
+        #: Called when `handle` was replaced: compiled code of the shell knows tables by their addresses.
+        self.on_handle: Callable[[], object] = lambda: None
         self._refresh()
 
     def _refresh(self, **tables: np.ndarray) -> None:
@@ -124,6 +126,7 @@ class Core:
         self.state = self.state._replace(**tables)
         self._work_rows, self._done_rows = len(self.state.work), len(self.state.done)
         self.handle = make_handle(self.arrays, self.state)
+        self.on_handle()
 
     # ---- room -----------------------------------------------------------------------------------------
 
@@ -216,6 +219,11 @@ class Core:
         if epoch != self._epoch:
             self._epoch = epoch
             self.state.slots[:, col.S_ROUTE] = col.ROUTE_UNKNOWN
+
+    @property
+    def settled(self) -> bool:
+        """Whether a piece of work could begin without `tick`: nothing but the clock has changed since."""
+        return self._epoch == self.smmu.epoch and not self.smmu.pmu.counting
 
     def slot_of(self, domain: int) -> int | Status:
         """PD slot of a protection domain, asking the kernel if need be; else what to answer."""

@@ -294,9 +294,9 @@ def _pick(frame: Bytes, packets: np.ndarray, picked: list[tuple[int, list[int]]]
         start += (n + 7) & ~7
     data[col.H_COUNT : col.H_COUNT + 4].view("<u4")[0] = len(picked)
     data[col.H_TOTAL : col.H_TOTAL + 8].view("<u8")[0] = len(data)
-    if delay or len(picked) != len(packets):
-        time = min(int(table["time"].max()), col.TIME_LIMIT - 1)
-        data[col.H_TIME : col.H_TIME + 8].view("<u8")[0] = time
+    time = data[col.H_TIME : col.H_TIME + 8].view("<u8")
+    last = int(time[0]) + delay if len(picked) == len(packets) else int(table["time"].max())
+    time[0] = min(last, col.TIME_LIMIT - 1)
     seal_header(data)
     for number, (_, flips) in enumerate(picked):
         for bits in flips:

@@ -171,12 +171,13 @@ class RdmaNi:
             if self._loop:
                 self.on_frame(self.index, self._loop.popleft())
 
-    def _cut_frame(self) -> None:
-        """One frame for the peer whose turn it is, if anything may leave."""
+    def _cut_frame(self, size: int = -1) -> None:
+        """One frame for the peer whose turn it is, if anything may leave. `size` >= 0: `cut` has stopped."""
         core, cursor = self._core, self._cursor
         buffer = core.scratch
         while True:
-            size = cut(core.handle, buffer) if self._fast else self._cut_readable(buffer)
+            if size < 0:
+                size = cut(core.handle, buffer) if self._fast else self._cut_readable(buffer)
             stop = cursor[C_STOP]
             if stop == STOP_DONE:
                 if size:
@@ -190,6 +191,7 @@ class RdmaNi:
                 core.room_for_flight(cursor[C_NEED])
             else:
                 self._source.cut_one(cursor[C_PEER], buffer, self._stopped())
+            size = -1
 
     def _cut_readable(self, buffer: Bytes) -> int:
         """The readable `_fast_cut.cut`."""
@@ -336,6 +338,35 @@ class RdmaNi:
             else:
                 self._target.serve_one(peer, frame, number, entered.stale, reply, stopped)
         self._cursor[col.C_PACKET] = number + 1
+
+    # ---- a shell that runs `receive` and `cut` by itself (`_fast_network`) ---------------------------------
+
+    @property
+    def direct(self) -> Core | None:
+        """What compiled code of the shell may work on; None: this interface runs the readable paths."""
+        return self._core if self._fast else None
+
+    def go_on_receiving(self, peer_index: int, frame: Bytes, size: int) -> None:
+        """`receive` has stopped at something unusual, with `size` bytes of reply: go on from there."""
+        self._core.tick()
+        self._examine_rest(self._core.peer_rows[peer_index], peer_index, frame, size)
+
+    def go_on_cutting(self, size: int) -> None:
+        """`cut` has stopped at something unusual: go on from there."""
+        self._core.tick()
+        self._cut_frame(size)
+
+    def forward(self, peer: int, size: int) -> None:
+        """The frame of `size` bytes in the scratch buffer is for the peer in row `peer`: send it."""
+        self._send(peer, self._core.finished(self._core.scratch, size))
+
+    @property
+    def timer_ps(self) -> int | None:
+        """None: there are no timers yet."""
+        return None
+
+    def on_timer(self) -> None:
+        """Nothing is ever due."""
 
     # ---- peers that are gone ------------------------------------------------------------------------------
 

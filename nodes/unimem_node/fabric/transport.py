@@ -36,6 +36,13 @@ class FrameSink(Protocol):
 class FrameSource(FrameSink, Protocol):
     """A node as the simulation shell drives it: frames are taken from it after everything it was told."""
 
+    @property
+    def timer_ps(self) -> int | None:
+        """When `on_timer` is wanted, by the shell's clock."""
+
+    def on_timer(self) -> None:
+        """Look at what is due; without effect when nothing is."""
+
     def pump(self) -> None:
         """Do what can be done now."""
 

@@ -95,6 +95,11 @@ class PerformanceMonitor:
         """Whether a counter that overflowed asks for the interrupt."""
         return bool(self._overflows & self._interrupts)
 
+    @property
+    def counting(self) -> bool:
+        """Whether any counter is enabled."""
+        return bool(self._counting)
+
     def poll(self) -> None:
         """Take over what happened; next to nothing to do while no counter is enabled."""
         if self._counting:

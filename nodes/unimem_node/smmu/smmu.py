@@ -9,6 +9,7 @@ what is refused, `maintenance`, `ats` and `pmu` with what software asks for.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -91,6 +92,8 @@ class Smmu:
         self.spec = spec
         self.node = node
         self.epoch = 0
+        #: Called at each write of a register and each change of `epoch`.
+        self.on_change: Callable[[], object] = lambda: None
         self.registers = RegisterFile(f"{node}.smmu", spec.size, smmu_table(spec))
         self.tlb = Tlb(spec)
         self.wrapper = SmmuWrapper()
@@ -142,6 +145,7 @@ class Smmu:
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Write a register as the bus does."""
+        self.on_change()
         self.registers.write(_unaliased(offset), size, value)
 
     def inspect(self, offset: int, size: int) -> int:
@@ -275,10 +279,11 @@ class Smmu:
         """Streams may lead elsewhere; what happened until now was counted for where they led."""
         self.pmu.poll()
         self._routes.clear()
-        self.epoch += 1
+        self._tlbs_changed()
 
     def _tlbs_changed(self) -> None:
         self.epoch += 1
+        self.on_change()
 
     def _decode_all(self) -> None:
         self._banks.decode_all()
