@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from unimem._arguments import seconds
 from unimem._awaiting import AsyncOperation
-from unimem.mailbox import BaseMailbox, Patience
+from unimem.errors import MailboxFull
+from unimem.mailbox import BaseMailbox, Patience, send_pauses
 from unimem.wire import MESSAGE_BYTES
 
 if TYPE_CHECKING:
@@ -24,7 +25,14 @@ class AsyncMailbox(BaseMailbox):
 
     async def send(self, data: Any, *, timeout: float | None = None) -> None:
         """As `Mailbox.send`."""
-        await self._client._run(self._client._send(AsyncOperation, int(self.ptr), data), timeout)
+        for pause in send_pauses():
+            try:
+                await self._client._run(self._client._send(AsyncOperation, int(self.ptr), data), timeout)
+                return
+            except MailboxFull:
+                if pause is None:
+                    raise
+            await asyncio.sleep(pause)
 
     async def poll(self, *, timeout: float | None = None) -> bytes | None:
         """As `Mailbox.poll`."""

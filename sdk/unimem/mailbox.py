@@ -19,7 +19,7 @@ import numpy as np
 
 from unimem._arguments import seconds, whole
 from unimem._control import FIRST_PAUSE, LONGEST_PAUSE
-from unimem.errors import DeadlineExceeded, UsageError
+from unimem.errors import DeadlineExceeded, MailboxFull, UsageError
 from unimem.transfer import Operation, Transfer
 from unimem.wire import (
     MAILBOX,
@@ -31,8 +31,21 @@ from unimem.wire import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from unimem.client import Client
     from unimem.pointers import GlobalPtr
+
+
+#: How often `send` offers a message to a full mailbox, within some 10 ms.
+SEND_TRIES = 8
+
+
+def send_pauses() -> Iterator[float | None]:
+    """Seconds to wait after each attempt to send; None after the last one."""
+    for attempt in range(SEND_TRIES - 1):
+        yield min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)
+    yield None
 
 
 def slots_of(slots: SupportsIndex) -> int:
@@ -79,7 +92,7 @@ class BaseMailbox:
         return self.ptr.node
 
     def send_async(self, data: Any, *, timeout: float | None = None) -> Transfer:
-        """As `send`, without waiting. `data` must not change until the transfer is done."""
+        """As `send`, without waiting; offered once. `data` must not change until the transfer is done."""
         client = self._client
         transfer: Transfer = client._start(client._send(Transfer, int(self.ptr), data), timeout)
         return transfer
@@ -136,8 +149,18 @@ class Mailbox(BaseMailbox):
     _client: Client
 
     def send(self, data: Any, *, timeout: float | None = None) -> None:
-        """Put a message of 1 to 64 bytes into it; returns when it is there, or raises `MailboxFull`."""
-        self._client._run(self._client._send(Operation, int(self.ptr), data), timeout)
+        """Put a message of 1 to 64 bytes into it; returns when it is there.
+
+        `MailboxFull` when it was full `SEND_TRIES` times, each a little later than the one before.
+        """
+        for pause in send_pauses():
+            try:
+                self._client._run(self._client._send(Operation, int(self.ptr), data), timeout)
+                return
+            except MailboxFull:
+                if pause is None:
+                    raise
+            time.sleep(pause)
 
     def poll(self, *, timeout: float | None = None) -> bytes | None:
         """The next message, or None when there is none. `timeout`: seconds for the way there and back."""

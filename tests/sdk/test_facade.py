@@ -26,7 +26,7 @@ MODULES = (
 INTERNAL = {
     "BaseArray", "BaseBatch", "Operation", "Selection", "shape_of", "dtype_of", "check_address", "node_info",
     "region_info", "rights_of", "log", "Early", "BaseMailbox", "Patience", "bytes_of", "checked",
-    "new_header", "slots_of",
+    "new_header", "slots_of", "send_pauses", "SEND_TRIES",
 }  # fmt: skip
 
 

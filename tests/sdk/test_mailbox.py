@@ -64,6 +64,31 @@ def test_a_message_is_one_request_of_its_own_bytes(um: Client, port: LoopbackPor
             box.send(data)
 
 
+def test_a_full_mailbox_is_tried_a_few_times(um: Client, port: LoopbackPort) -> None:
+    box = um.mailbox(slots=1)
+    box.send(b"first")
+    port.log.clear()
+    with pytest.raises(MailboxFull):
+        box.send(b"second")
+    assert len(port.log) == 8
+    with pytest.raises(MailboxFull):
+        box.send_async(b"second").result()
+    assert len(port.log) == 9
+    real, calls = port.post, 0
+
+    def post(work: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            assert box.poll() == b"first"
+        real(work)
+
+    port.post = post  # type: ignore[method-assign]
+    box.send(b"second")
+    port.post = real  # type: ignore[method-assign]
+    assert box.receive() == b"second"
+
+
 def test_another_client_finds_it_by_its_pointer(um: Client, port: LoopbackPort) -> None:
     box = um.mailbox(slots=2)
     with Client(LoopbackPort(port.cluster)) as other:  # type: ignore[arg-type]
