@@ -37,6 +37,9 @@ def test_figures() -> None:
     assert figure(quantity="gbps", reduce="max", scale=0.5) == 4.0
     assert figure(quantity="gbps", reduce="mean") == pytest.approx(14 / 3)
     assert figure(quantity="gbps", at={"workload.bytes": 8}, over={"workload.bytes": "4K"}) == 1 / 8
+    assert (
+        figure(quantity="gbps", at={"workload.bytes": "4K"}, minus={"workload.bytes": 8}, scale=2.0) == 14.0
+    )
     # Half of 8 is reached three quarters of the way from (8, 1) to (1024, 5).
     assert figure(quantity="gbps", reduce="half_point", along="workload.bytes") == 8 + 0.75 * (1024 - 8)
 
@@ -97,6 +100,12 @@ def test_rows_for_json() -> None:
 )
 def test_checks(check: dict[str, Any], status: str) -> None:
     assert judged(list(CURVE), checks=[check]).status == status
+
+
+def test_a_figure_of_a_run_whose_checks_failed_is_void() -> None:
+    result = judged(list(CURVE), published=[row()], checks=[{"quantity": "gbps", "reduce": "max", "max": 1}])
+    assert result.rows[0].verdict == "void"
+    assert result.status == "failed"
 
 
 def test_a_run_that_measured_nothing_is_not_good() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Final
 
@@ -48,7 +48,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A published figure beside ours. `verdict`: ok, off, missing, or compared (nothing to keep)."""
+    """A published figure beside ours.
+
+    `verdict`: ok, off, compared (nothing to keep); missing (not measured); void (a check of the run failed).
+    """
 
     row: Published
     experiment: str
@@ -86,6 +89,11 @@ class Row:
         }
 
 
+def _void(row: Row) -> Row:
+    """A row of a run whose own checks failed: its figure says nothing."""
+    return row if row.verdict == "missing" else replace(row, verdict="void", why="a check failed")
+
+
 @dataclass(slots=True)
 class Result:
     """One experiment's outcome. `error`: why it could not be run, or not to its end."""
@@ -108,10 +116,12 @@ class Result:
                 self.verdicts.append(_expectation(quantity, value, self.points))
         self.verdicts += [_checked(check, self.points) for check in self.experiment.checks]
         self.rows = [self._row(row) for row in self.experiment.published]
+        if any(verdict.ok is False for verdict in self.verdicts):
+            self.rows = [_void(row) for row in self.rows]
         if self.error:
             return
         bad = any(verdict.ok is False for verdict in self.verdicts)
-        bad |= any(row.verdict == "off" for row in self.rows)
+        bad |= any(row.verdict in {"off", "void"} for row in self.rows)
         missing = not self.points or any(verdict.ok is None for verdict in self.verdicts)
         missing |= any(row.verdict == "missing" for row in self.rows)
         self.status = "failed" if bad else "unknown" if missing else "passed"
@@ -191,14 +201,17 @@ class Outcomes:
 def read(reading: Reading, points: Sequence[Point]) -> tuple[float | None, str]:
     """The figure that a reading means, or None and why there is none."""
     value, why = _reduced(reading, points, reading.at)
-    if value is None or reading.over is None:
+    other = reading.minus if reading.over is None else reading.over
+    if value is None or other is None:
         return (None if value is None else value * reading.scale), why
-    below, why = _reduced(reading, points, {**reading.at, **reading.over})
-    if below is None:
+    second, why = _reduced(reading, points, {**reading.at, **other})
+    if second is None:
         return None, why
-    if below == 0:
-        return None, f"{reading.quantity} is 0 at {_keys(reading.over)}"
-    return value / below * reading.scale, ""
+    if reading.minus is not None:
+        return (value - second) * reading.scale, ""
+    if second == 0:
+        return None, f"{reading.quantity} is 0 at {_keys(other)}"
+    return value / second * reading.scale, ""
 
 
 def _reduced(reading: Reading, points: Sequence[Point], at: Mapping[str, Any]) -> tuple[float | None, str]:

@@ -73,14 +73,15 @@ class Reading(Part):
     """A figure made of what was measured.
 
     `quantity`: what the workload measures. `at`: at which points of the sweep, by key. `over`: divide by the
-    same at these points. `reduce`: of several points their `max`, `min`, `mean`, `sum`; `half_point`: where,
-    `along` a swept key, the quantity reaches half of its maximum (interpolated); `value`: of exactly one.
-    `scale`: multiply by it.
+    same at these points; `minus`: subtract the same at these points. `reduce`: of several points their `max`,
+    `min`, `mean`, `sum`; `half_point`: where, `along` a swept key, the quantity reaches half of its maximum
+    (interpolated); `value`: of exactly one. `scale`: multiply by it.
     """
 
     quantity: str
     at: dict[str, Any] = Field(default_factory=dict)
     over: dict[str, Any] | None = None
+    minus: dict[str, Any] | None = None
     reduce: Literal["value", "max", "min", "mean", "sum", "half_point"] = "value"
     along: str = ""
     scale: Number = 1.0
@@ -89,6 +90,8 @@ class Reading(Part):
     def _complete(self) -> Reading:
         if (self.reduce == "half_point") != bool(self.along):
             raise ValueError("along names the swept key of a half_point, and is of no use otherwise")
+        if self.over is not None and self.minus is not None:
+            raise ValueError("over divides and minus subtracts: leave one out")
         return self
 
 

@@ -45,7 +45,7 @@ class SimStage(Clustered):
             duration_ps=self._duration,
         )
         if experiment.faults:
-            self._cluster.fabric.impair = self._injector.network  # type: ignore[attr-defined]
+            self._cluster.fabric.impair = self._injector.network
         self.on_op = lambda op: self._injector.ended(op.outcome == "ok")
 
     def _too_long(self) -> None:

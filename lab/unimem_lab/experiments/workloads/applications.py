@@ -120,11 +120,14 @@ class Application(Workload):
         for message in messages:
             sent = np.roll(data[: message.length], message.src + step + number)
             target = buffers[message.dst] + message.slot * size
-            transfers.append((message, clients[where[message.src]].put_async(target, sent)))
-            expected[message.dst, message.slot] = sent
-        for message, transfer in transfers:
+            transfers.append((message, sent, clients[where[message.src]].put_async(target, sent)))
+        for message, sent, transfer in transfers:
             label = f"step {step}: {message.src} → {message.dst}"
-            stage.wait(transfer, label, where[message.src], where[message.dst])
+            error = stage.wait(transfer, label, where[message.src], where[message.dst])
+            if error is None:
+                expected[message.dst, message.slot] = sent
+            else:
+                expected.pop((message.dst, message.slot), None)
 
 
 class HaloWorkload(Application):

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from unimem_node.kernel.processes import Process
 
 
+#: Bytes of a huge page.
+HUGE = 2 << 20
+PAGE = 4096
+
+
 def owner(stage: Stage, node: str) -> tuple[Kernel, Process]:
     """The kernel of a node, and the workload's process there."""
     kernel = stage.sim.node(node).kernel
@@ -28,7 +33,7 @@ def owner(stage: Stage, node: str) -> tuple[Kernel, Process]:
 def vacate(stage: Stage, node: str, gva: int, length: int, *, kind: str = "minor") -> None:
     """Make pages absent: the next access takes a `kind` fault ("minor": content lost; "major": in swap)."""
     _, process = owner(stage, node)
-    process.madvise(gva, length, "DONTNEED" if kind == "minor" else "PAGEOUT")
+    process.madvise(gva, -(-length // PAGE) * PAGE, "DONTNEED" if kind == "minor" else "PAGEOUT")
 
 
 def pin(stage: Stage, node: str, gva: int, length: int, *, how: str = "pin") -> int:
@@ -137,16 +142,54 @@ def _kernel_counters(stage: Stage) -> dict[str, int]:
 
 
 class CollapseWorkload(Workload):
-    """E17: a buffer that is locked in memory (mlock) is collapsed into a huge page, and a transfer faults.
+    """E17: a buffer that is locked in memory is collapsed into a huge page, and a transfer faults.
 
-    2 MiB of small pages are locked and put to; the kernel collapses them (which takes translations away while
-    it copies), and a put that comes in between faults, though nothing was ever paged out. Quantities:
-    faults_before (of a put to the locked buffer), faults_during (of one while it collapses), as_published.
+    2 MiB of small pages are locked (mlock) and put to. Then the kernel begins to collapse them, which takes
+    their translations away while it copies, and a put comes in between: it faults, though nothing was ever
+    paged out. `hold`: `lock`, or `pin`, which keeps the kernel from collapsing. Quantities: faults_before and
+    faults_during (of the target's SMMU), collapses (begun), as_published (1: none before, some during).
     """
 
     type: Literal["collapse"]
     bytes: Size = 64
+    hold: Literal["lock", "pin"] = "lock"
 
     def play(self, stage: Stage) -> Callable[[], Outcome]:
         """See `Workload.play`."""
-        raise NotImplementedError
+        home, far = stage.nodes[:2]
+        um = stage.client(home)
+        target = um.alloc(HUGE, node=far)
+        kernel, process = owner(stage, far)
+        kernel.paging.split(process, int(target))
+        if self.hold == "lock":
+            process.mlock(int(target), HUGE)
+        else:
+            process.pin(int(target), HUGE)
+        data = [stage.bytes(f"put {n}", self.bytes) for n in range(2)]
+        counts = [stage.sim.node(far).counters()["faults"]]
+        stage.wait(um.put_async(target, data[0]), "before", home, far)
+        counts.append(stage.sim.node(far).counters()["faults"])
+        begun = kernel.paging.begin_collapse(process, int(target)) is not None
+        error = stage.wait(um.put_async(target + 8192, data[1]), "during", home, far)
+        counts.append(stage.sim.node(far).counters()["faults"])
+        kernel.paging.settle()
+
+        def report() -> Outcome:
+            arrived = (bytes(um.get(target, self.bytes)), bytes(um.get(target + 8192, self.bytes)))
+            before, during = counts[1] - counts[0], counts[2] - counts[1]
+            ok = before == 0 and during > 0
+            text = f"no fault before; {during} while it was collapsed"
+            quantities = traffic(stage.ops) | {
+                "faults_before": before,
+                "faults_during": during,
+                "collapses": float(begun),
+                "wrong_bytes": sum(a != b for a, b in zip(arrived[0], data[0], strict=True)),
+                "as_published": float(ok),
+            }
+            if error is None:
+                quantities["wrong_bytes"] += sum(a != b for a, b in zip(arrived[1], data[1], strict=True))
+            else:
+                text += f", refused: {type(error).__name__}"
+            return Outcome(quantities, {"as_published": text}, {"wrong_bytes": 0, "failed": 0})
+
+        return report

@@ -6,6 +6,7 @@ failure that is *definite* the old ones; after another failure either, byte for 
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -164,18 +165,26 @@ class FlowsWorkload(_Verified):
         under_way: list[tuple[Transfer, int]] = []
 
         def go_on(number: int) -> None:
-            """Post a flow's next put as soon as the one before has ended."""
-            if left[number] == 0:
-                return
+            """Post a flow's next put: the first one's end calls for it."""
             left[number] -= 1
             transfer = clients[ends[number][0]].put_async(slots[number].where, data[number])
             under_way.append((transfer, number))
-            transfer.add_done_callback(lambda done: go_on(number) if done.exception() is None else None)
+            transfer.add_done_callback(lambda done: ended(number, done))
+
+        def ended(number: int, done: Transfer) -> None:
+            """One put of a flow is over; after a failure its flow ends."""
+            if done.exception() is not None:
+                left[number] = 0
+            elif left[number]:
+                go_on(number)
 
         for number in range(self.flows):
             go_on(number)
         at = 0
-        while at < len(under_way):
+        while at < len(under_way) or any(left.values()):
+            if at == len(under_way):  # on processes a callback is not done with its flow yet
+                time.sleep(0.001)
+                continue
             transfer, number = under_way[at]
             home, target = ends[number]
             slots[number].ended(data[number], stage.wait(transfer, f"flow {number}", home, target))
