@@ -47,11 +47,11 @@ def test_an_engine_waits_for_each_page_of_its_source_and_destination(engine: str
     assert chip.kernel.page_faults.idle
 
 
-def test_what_is_gone_ends_a_stalled_transfer(engine: str = "fpd0") -> None:
+def test_what_is_gone_ends_a_stalled_transfer() -> None:
     chip = Chip("stall")
     source = chip.process.map(2 * PAGE)
     target = chip.process.map(PAGE, lazy=True)  # and nothing behind it
-    request = chip.kernel.dma[engine].submit(source, target, 2 * PAGE)
+    request = chip.kernel.dma["fpd0"].submit(source, target, 2 * PAGE)
     chip.soc.run()
     assert request.done
     assert request.error == "AXI_WR_DATA"
@@ -98,7 +98,7 @@ def test_memory_that_does_not_suffice_ends_the_transfer() -> None:
 
 
 def test_a_stale_entry_that_no_page_cures_ends_instead_of_going_round_for_ever() -> None:
-    """The kernel forgets to invalidate: the TLB says read-only, the table says writable, each retry faults."""
+    """The kernel forgets to invalidate: read-only in the TLB, writable in the table, each retry faults."""
     chip = Chip("stall")
     source = chip.process.map(PAGE)
     target = chip.process.map(PAGE, lazy=True)

@@ -1,14 +1,15 @@
 """Two nodes, memory that is not there, and requests that meet it: what a scenario of page faults works on.
 
-Commands (see the files ``paging_*.txt``; addresses are NAME+OFFSET, offsets in hexadecimal):
+Commands (see the files ``paging_*.txt``; an address is NAME or NAME+OFFSET, the offset in hexadecimal):
 
 ``nodes policy=P [memory=BYTES] [domains=N]``: fresh nodes n0, n1 with domains 1 to N
 ``region NAME node=I bytes=N [pdid=P] [lazy] [ro]``, ``memory …`` (private): memory, filled or absent
 ``put src=A dst=B bytes=N [from=I] [pdid=P]``, ``get``, ``add dst=B``: posted at the next ``run``
-``run [us=T]``: everything that happens (for T µs): faults when they end, completions; times count from the first
-``policy node=I P``, ``advise node=I A bytes=N WORD``, ``unmap NAME``, ``protect NAME R``, ``close node=I pdid=P``
-``masked node=I us=T``: ``run`` with the node's interrupts off for T µs
-``show A bytes=N``: what is there; ``count node=I NAME…``: counters, by how much they grew
+``run [us=T]``: all that happens (for T µs): completions, and faults that have ended; µs since the posting
+``masked node=I us=T``: the same for T µs with the interrupts of a node off
+``policy P node=I`` · ``advise A WORD [bytes=N]`` · ``prepare A HOW [bytes=N]`` · ``collapse A`` · ``fork A``
+``unmap NAME`` · ``protect NAME RIGHTS`` · ``close node=I pdid=P`` · ``forget node=I`` · ``cpu A bytes=N``
+``show A bytes=N``: what is there (and the CPU touches it) · ``count node=I NAME…``: growth of counters
 """
 
 from __future__ import annotations
