@@ -11,7 +11,9 @@ the wall clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from struct import Struct
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -27,7 +29,8 @@ from unimem.wire import COMPLETION, TIMING_PARTS, CompletionFlags, Op, Side, Sta
 from unimem_lab.sim_control import SimControl
 from unimem_lab.sim_port import BATCH, AsyncSimPort, Doorbell, SimPort
 from unimem_node.clock import EventLog, Scheduler, named_stream
-from unimem_node.fabric.memory import MemoryFabric
+from unimem_node.fabric.impair import parse
+from unimem_node.fabric.memory import Impairment, MemoryFabric
 from unimem_node.fabric.topology import check_topology
 from unimem_node.mpsoc.node import Node
 
@@ -44,6 +47,18 @@ _POSITION = np.uint64((1 << _BATCH_NUMBER) - 1)
 _ID_AND_STATUS = Struct("<QH")  # the first two fields of a COMPLETION
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector from looking, again and again, at thousands of objects that are all new."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
 class _Waiting:
     """A batch under way: where it was staged, and where its reads go."""
 
@@ -57,8 +72,9 @@ class _Waiting:
 class SimCluster:
     """`nodes` simulated MPSoCs, named n0, n1, …, and a coordinator. Not for use by several threads.
 
-    `policy`: what kernels do about page faults of DMA. `log=True` records completions, faults and interrupts
-    in `events`. `fast=False` runs the readable paths.
+    `policy`: what kernels do about page faults of DMA. `impair`: what the network does to packets, in the
+    language of `unimem_node.fabric.impair` (its seed, unless given there, is the cluster's). `log=True`
+    records completions, faults and interrupts in `events`. `fast=False` runs the readable paths.
     Raises ValueError for a topology that cannot wire so many nodes.
     """
 
@@ -70,6 +86,7 @@ class SimCluster:
         platform: str | Platform = "zynqmp",
         topology: str = "full",
         policy: str = "abort",
+        impair: str | Impairment | None = None,
         memory_bytes: int = 4 << 30,
         fast: bool = True,
         log: bool = False,
@@ -100,9 +117,14 @@ class SimCluster:
         self.rung: dict[Doorbell, None] = {}
         self.nodes_changed = False
         self.nodes: tuple[str, ...] = tuple(f"n{i}" for i in range(nodes))
-        for name in self.nodes:
-            self._start(name)
-        self._announce()
+        with _no_collection():
+            for name in self.nodes:
+                self._start(name)
+            self._announce()
+        if isinstance(impair, str):
+            impair = parse(impair, seed)
+            impair.name_of = {node.index: name for name, node in self._nodes.items()}.__getitem__
+        self.fabric.impair = impair
 
     def _now_ns(self) -> int:
         return self.scheduler.now_ps // 1000
@@ -166,6 +188,29 @@ class SimCluster:
         self._start(name)
         self.nodes_changed = True
         self._announce()
+
+    def pause(self, name: str) -> None:
+        """Let a node's interface stand still: frames to it wait, nothing leaves, its timers do not run."""
+        self.ring()
+        self.fabric.pause(self.node(name).index)
+
+    def resume(self, name: str) -> None:
+        """End `pause`: what has come meanwhile is taken at once, in order."""
+        self.fabric.resume(self.node(name).index)
+
+    def slow(self, name: str, gap_ns: float) -> None:
+        """Let a node's interface take a frame in `gap_ns` at most; 0 ends that."""
+        self.fabric.slow(self.node(name).index, round(gap_ns * 1000))
+
+    def partition(self, names: Iterable[str], others: Iterable[str], *, oneway: bool = False) -> None:
+        """Drop what the nodes of one group send to those of the other, and (not `oneway`) the reverse."""
+        groups = [[self.node(name).index for name in group] for group in (names, others)]
+        self.ring()
+        self.fabric.partition(*groups, oneway=oneway)
+
+    def heal(self) -> None:
+        """End all partitions."""
+        self.fabric.heal()
 
     def _drop(self, node: Node, why: str) -> None:
         """What was posted on a node that died: its client cannot know how it ended."""

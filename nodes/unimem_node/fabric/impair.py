@@ -21,7 +21,7 @@ patterns with ``*``, ``?`` and ``[]``. ``->`` is one direction, ``<->`` both; no
 ``max_count=N``                        each of the group's impairments happens to N packets at most
 ``op=NAME`` or ``op=NAME|NAME``        only to packets of these kinds (`PacketOp`)
 ``gap=T``                              see above; 100 us
-``seed=N``                             of the whole text
+``seed=N``                             of the whole text; else that of whoever reads it
 =====================================  ================================================================
 
 Times are numbers with ``ps``, ``ns``, ``us``, ``ms`` or ``s``; probabilities numbers from 0 to 1, 0 = never.
@@ -45,15 +45,16 @@ _TIMED: Final = ("delay", "jitter")
 _MODIFIERS: Final = ("after", "for", "at", "max_count", "op", "gap", "seed")
 
 
-def parse(text: str) -> Impair:
-    """Rules of a text in this language; raises `ValueError` that says which item is wrong, and the way out.
+def parse(text: str, seed: int = 0) -> Impair:
+    """Rules of a text in this language, whose seed is `seed` unless the text says one.
+
+    Raises `ValueError` that says which item is wrong, and the way out.
 
     >>> impair = parse("loss=0.05,duplicate=0.02,seed=7")
     >>> [(rule.kind, rule.probability) for rule in impair.rules], impair.seed
     ([('loss', 0.05), ('duplicate', 0.02)], 7)
     """
     rules: list[Rule] = []
-    seed = 0
     for group in filter(None, (part.strip() for part in text.split(";"))):
         links, colon, listed = group.rpartition(":")
         src, dst, both = _links(links.strip()) if colon else ("*", "*", False)
