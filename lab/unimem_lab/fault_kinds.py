@@ -112,11 +112,29 @@ def _cut(injector: Injector, armed: Armed) -> tuple[str, Undo]:
 
 
 def _pause(injector: Injector, armed: Armed) -> tuple[str, Undo]:
-    return _impair(injector, armed, injector.links(armed), ("hold", 0))
+    names = injector.nodes(armed)
+    fabric, indices = injector.cluster.fabric, [injector.index(name) for name in names]
+    for index in indices:
+        fabric.pause(index)
+
+    def undo() -> None:
+        for index in indices:
+            fabric.resume(index)
+
+    return ", ".join(names), undo
 
 
 def _slow(injector: Injector, armed: Armed) -> tuple[str, Undo]:
-    return _impair(injector, armed, injector.links(armed, back=False), ("delay", armed.fault.by))
+    names = injector.nodes(armed)
+    fabric, indices = injector.cluster.fabric, [injector.index(name) for name in names]
+    for index in indices:
+        fabric.slow(index, armed.fault.by)
+
+    def undo() -> None:
+        for index in indices:
+            fabric.slow(index, 0)
+
+    return ", ".join(names), undo
 
 
 def _crash(injector: Injector, armed: Armed) -> tuple[str, Undo]:

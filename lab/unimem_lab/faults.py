@@ -29,7 +29,7 @@ class FaultError(ValueError):
 
 
 class Injector:
-    """Arms the faults of one run of `cluster`, which began at its present time.
+    """Makes the faults of one run of `cluster` happen; `arm` says that it begins.
 
     `in_use`: where the workload's data is, for faults of memory; `pdid()`: its domain. `log`: what struck
     whom, and when it was healed.
@@ -47,8 +47,8 @@ class Injector:
     ) -> None:
         self.cluster = cluster
         self._in_use, self.pdid = in_use, pdid
-        self._begin = cluster.scheduler.now_ps
-        self._end = self._begin + duration_ps
+        self._begin = self._end = cluster.scheduler.now_ps
+        self._duration_ps = duration_ps
         self.network = Network()
         self.names = {cluster.node(name).index: name for name in cluster.nodes}
         self.log: list[dict[str, Any]] = []
@@ -59,6 +59,11 @@ class Injector:
             for number, fault in enumerate(faults)
             if fault.p > 0
         ]
+
+    def arm(self) -> None:
+        """The run begins now: times count from here."""
+        self._begin = self.cluster.scheduler.now_ps
+        self._end = self._begin + self._duration_ps
         for armed in self._armed:
             if armed.fault.after is None:
                 self._at(armed, self._begin + (armed.fault.at or 0))
@@ -94,7 +99,7 @@ class Injector:
         if armed.over:
             return
         most = fault.max_count
-        if fault.every is not None:
+        if fault.every is not None and (most is None or armed.count < most):
             self._at(armed, now + fault.every)
         of_links = isinstance(fault, model.LinkFault)
         if not of_links and ((most is not None and armed.count >= most) or armed.draw.random() >= fault.p):
@@ -156,6 +161,10 @@ class Injector:
             found.append(name)
         return found
 
+    def index(self, name: str) -> int:
+        """The index of a node, which it keeps when it is started again."""
+        return next(index for index, other in self.names.items() if other == name)
+
     def nodes(self, armed: Armed) -> list[str]:
         """The nodes meant this time; raises `LookupError` when none of them runs."""
         running = self.running()
@@ -164,19 +173,14 @@ class Injector:
             raise LookupError(f"{armed.fault.target}: none of them runs")
         return chosen
 
-    def links(self, armed: Armed, *, to: bool = True, back: bool = True) -> Links:
+    def links(self, armed: Armed) -> Links:
         """The directed links meant: between the target nodes and the others, or the one that is named."""
         nodes, target = self.cluster.nodes, armed.fault.target
         if "->" in target:
             ends = [model.choose(end, nodes, armed.draw) for end in target.split("->")]
             return frozenset((a, b) for a in ends[0] for b in ends[1] if a != b)
         chosen = set(model.choose(target, nodes, armed.draw))
-        found = set()
-        for a in nodes:
-            for b in nodes:
-                if a != b and ((back and a in chosen) or (to and b in chosen)):
-                    found.add((a, b))
-        return frozenset(found)
+        return frozenset((a, b) for a in nodes for b in nodes if a != b and (a in chosen or b in chosen))
 
     def region(self, armed: Armed) -> tuple[str, int, int]:
         """(node, address, length) of memory that is meant; raises `LookupError` when there is none."""

@@ -205,7 +205,7 @@ class Pause(Fault):
 
 
 class Slow(Fault):
-    """A node takes `by` longer to take in each packet."""
+    """A node takes in a frame only `by` after the one before."""
 
     type: Literal["slow"]
     by: Time

@@ -35,7 +35,7 @@ class SimStage(Clustered):
         )
         self._begin = self._cluster.scheduler.now_ps
         self._duration = experiment.run.duration
-        self._guard = self._cluster.scheduler.at(self._begin + self._duration, self._too_long)
+        self._guard = self._cluster.scheduler.at(self._begin + self._duration, self._over)
         self._injector = Injector(
             self._cluster,
             experiment.faults,
@@ -46,12 +46,24 @@ class SimStage(Clustered):
         )
         if experiment.faults:
             self._cluster.fabric.impair = self._injector.network
+
+    def ready(self) -> None:
+        """See `Stage`."""
+        self._begin = self._cluster.scheduler.now_ps
+        self._guard.cancel()
+        self._guard = self._cluster.scheduler.at(self._begin + self._duration, self._over)
+        self._injector.arm()
         self.on_op = lambda op: self._injector.ended(op.outcome == "ok")
+
+    def _over(self) -> None:
+        """Faults strike no more; what waited for the end of one has as much time again."""
+        self._injector.heal()
+        self._guard = self._cluster.scheduler.after(self._duration, self._too_long)
 
     def _too_long(self) -> None:
         if not self._cluster.scheduler.idle:
             raise EndlessError(
-                f"not at rest after {self._duration / 1e12:g} s of simulated time (run.duration)"
+                f"still not at rest {self._duration / 1e12:g} s (run.duration) after the last fault"
             )
 
     @property

@@ -6,6 +6,8 @@ import random
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
+from unimem import UnimemError
+from unimem.wire import TIMING_PARTS
 from unimem_lab.experiments.platforms import platform_of
 from unimem_lab.experiments.workloads.base import DOMAIN, NotHere, Op
 from unimem_node.clock import named_stream
@@ -16,12 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from unimem import Client, Transfer, UnimemError
+    from unimem import Client, Transfer
     from unimem_lab.experiments.schema import Experiment, System
     from unimem_lab.sim import SimCluster
 
 #: Keys of `system` that only a simulated cluster can be given.
 NOT_ON_PROCESSES: Final = ("parameters", "paths")
+_NO_PARTS: Final = (0,) * len(TIMING_PARTS)
 
 
 class BareStage:
@@ -89,6 +92,9 @@ class BareStage:
         """See `Stage`."""
         return named_stream(self.seed, f"bytes of {name}").randbytes(n)
 
+    def ready(self) -> None:
+        """See `Stage`."""
+
     def elapse(self, ps: int) -> None:
         """See `Stage`."""
 
@@ -98,7 +104,12 @@ class BareStage:
 
     def wait(self, transfer: Transfer, label: str, src: str, dst: str) -> UnimemError | None:
         """See `Stage`."""
-        error = transfer.exception()
+        try:
+            error = transfer.exception()
+        except UnimemError as overdue:  # nothing that could end it is left to happen
+            now = self.now_ps
+            op = Op(label, src, dst, 0, type(overdue).__name__, bool(overdue.definite), now, now, _NO_PARTS)
+            return self._noted(op, overdue)
         row = transfer.rows[transfer.index]
         op = Op(
             label,
@@ -111,6 +122,9 @@ class BareStage:
             int(row["done_ps"]),
             tuple(int(ps) for ps in row["parts_ps"]),
         )
+        return self._noted(op, error)
+
+    def _noted(self, op: Op, error: UnimemError | None) -> UnimemError | None:
         self.ops.append(op)
         if self.on_op is not None:
             self.on_op(op)

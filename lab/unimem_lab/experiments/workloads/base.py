@@ -109,6 +109,9 @@ class Stage(Protocol):
     def bytes(self, name: str, n: int) -> bytes:
         """`n` bytes made from the seed."""
 
+    def ready(self) -> None:
+        """The set-up is over: simulated time, and that of faults, counts from here."""
+
     def wait(self, transfer: Transfer, label: str, src: str, dst: str) -> UnimemError | None:
         """Wait for a transfer and note it as an `Op`; returns its error."""
 

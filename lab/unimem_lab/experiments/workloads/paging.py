@@ -85,6 +85,7 @@ class PagefaultsWorkload(Workload):
         before: dict[str, int] = {}
         wrong = 0
         um.put(source, data)
+        stage.ready()
         for number in range(self.warm_up + self.samples):
             measured = number >= self.warm_up
             for node, where in absent:
@@ -166,6 +167,7 @@ class CollapseWorkload(Workload):
         else:
             process.pin(int(target), HUGE)
         data = [stage.bytes(f"put {n}", self.bytes) for n in range(2)]
+        stage.ready()
         counts = [stage.sim.node(far).counters()["faults"]]
         stage.wait(um.put_async(target, data[0]), "before", home, far)
         counts.append(stage.sim.node(far).counters()["faults"])

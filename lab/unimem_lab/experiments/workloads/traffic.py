@@ -115,6 +115,7 @@ class PutGetWorkload(_Verified):
             slot.ended(padded, error)
             return 0
 
+        stage.ready()
         for number in range(self.operations):
             home = homes[number % len(homes)]
             if len(under_way[home]) >= self.outstanding:
@@ -178,6 +179,7 @@ class FlowsWorkload(_Verified):
             elif left[number]:
                 go_on(number)
 
+        stage.ready()
         for number in range(self.flows):
             go_on(number)
         at = 0

@@ -42,6 +42,7 @@ class TransferWorkload(Workload):
         stage.memory_in_use(far, int(there), self.bytes)
         if self.op == "get":
             um.put(there, data)
+        stage.ready()
         for number in range(self.warm_up + self.samples):
             label = self.op if number >= self.warm_up else f"{self.op} (warm-up)"
             transfer = um.put_async(there, data) if self.op == "put" else um.get_async(there, self.bytes)
