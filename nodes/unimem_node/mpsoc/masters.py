@@ -125,8 +125,8 @@ class RdmaPart(_Master):
     axi_id: int = Field(16, ge=0, lt=_MOST_IDS)
     slots: int = Field(16, ge=1, le=_MOST_SLOTS)
     block_bytes: Positive = 16 << 10
-    issue_ps: int = Field(470_000, ge=0)
-    hop_ps: int = Field(830_000, ge=0)
+    issue_ps: int = Field(161_000, ge=0)
+    hop_ps: int = Field(767_500, ge=0)
     further_hop_ps: int = Field(312_500, ge=0)
     link_ps_per_kib: int = Field(999_024, ge=0)
 
