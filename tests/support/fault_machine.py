@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,47 @@ from unimem_node.clock import EventLog, Scheduler
 from unimem_node.fabric import MemoryFabric
 from unimem_node.kernel.fault_events import FaultEvent
 from unimem_node.mpsoc.node import Node
+from unimem_node.mpsoc.platform import Platform, load
 
+#: Times of these scenarios (ps), so that they stay as they are when a platform is calibrated again.
+NI_TIMES = {"issue_ps": 500_000, "hop_ps": 800_000, "further_hop_ps": 300_000, "link_ps_per_kib": 1_000_000}
+SMMU_TIMES = {
+    "micro_hit_ps": 0,
+    "macro_hit_ps": 0,
+    "descriptor_read_ps": 0,
+    "memory_latency_ps": 0,
+    "memory_ps_per_kib": 70_000,
+    "invalidate_ps": 40_000,
+    "sync_ps": 500_000,
+    "status_read_ps": 100_000,
+}
+KERNEL_TIMES = {
+    "irq_ps": 2_000_000,
+    "handler_ps": 3_000_000,
+    "queue_ps": 25_000_000,
+    "resolve_ps": 2_000_000,
+    "touch_page_ps": 2_000_000,
+    "present_page_ps": 100_000,
+    "major_page_ps": 60_000_000,
+    "notify_ps": 500_000,
+    "notify_pages": 4,
+}
 UP = 1
 PAGE = 4096
 _KINDS = {"put": Op.WRITE, "get": Op.READ, "add": Op.FETCH_ADD}
+
+
+@cache
+def _platform() -> Platform:
+    """ZynqMP with the times above."""
+    whole = load("zynqmp").model_dump()
+    whole["kernel"].update(KERNEL_TIMES)
+    whole["smmu"]["block"]["timing"].update(SMMU_TIMES)
+    whole["dram_ports"] = None
+    for master in whole["pl"]["masters"]:
+        if master["type"] == "rdma":
+            master.update(NI_TIMES)
+    return Platform.model_validate(whole)
 
 
 @dataclass
@@ -65,6 +103,7 @@ class FaultMachine:
             Node(
                 f"n{i}",
                 i,
+                platform=_platform(),
                 memory_bytes=command.integer("memory", 64 << 20),
                 scheduler=self.scheduler,
                 fast=self._fast,
