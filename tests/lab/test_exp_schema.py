@@ -135,10 +135,12 @@ def test_processes_take_only_what_the_sdk_can_do(tmp_path: Path) -> None:
     paths = {**PLAIN, "system": {"parameters": {"kernel.irq_ps": 1}}}
     assert "reaches into the simulation" in complaint(written(tmp_path, json.dumps(scenario)), on="processes")
     assert "simulated clusters only" in complaint(written(tmp_path, json.dumps(faults)), on="processes")
-    assert "system.parameters is of simulated" in complaint(
+    assert "system.parameters cannot be chosen" in complaint(
         written(tmp_path, json.dumps(paths)), on="processes"
     )
-    assert "--on mars: write sim or processes" in complaint(written(tmp_path, json.dumps(PLAIN)), on="mars")
+    assert "--on mars: write sim, processes, or a" in complaint(
+        written(tmp_path, json.dumps(PLAIN)), on="mars"
+    )
 
 
 def test_an_experiment_built_by_python(tmp_path: Path) -> None:

@@ -30,7 +30,10 @@ def exp_run(
         list[str], typer.Option("--set", help="key=value, such as workload.bytes=4K; may be repeated.")
     ] = [],  # noqa: B006 - typer copies it
     on: Annotated[
-        str, typer.Option(help="sim: one virtual clock; processes: of this machine, over gRPC.")
+        str,
+        typer.Option(
+            help="sim: one virtual clock; processes: of this machine; or a coordinator's HOST:PORT."
+        ),
     ] = "sim",
     json: Json = False,
 ) -> int:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from unimem_lab.experiments.faults import wrong_target
 from unimem_lab.experiments.platforms import platform_of
 from unimem_lab.experiments.schema import Experiment, Suite, with_values
-from unimem_lab.experiments.stage import NOT_ON_PROCESSES
+from unimem_lab.experiments.stage import NOT_ON_PROCESSES, NOT_ON_RUNNING
 from unimem_node.mpsoc.platform import PlatformError
 
 ON: Final = ("sim", "processes")
@@ -113,8 +113,8 @@ def _possible(experiment: Experiment, where: str, on: str) -> None:
             raise ExperimentError(f"{where}: faults.{fault.name or number}: {wrong}")
     if on == "sim":
         return
-    if on not in ON:
-        raise ExperimentError(f"--on {on}: write {' or '.join(ON)}")
+    if on not in ON and ":" not in on:
+        raise ExperimentError(f"--on {on}: write {', '.join(ON)}, or a coordinator's HOST:PORT")
     workload = experiment.workload
     if not workload.anywhere:
         raise ExperimentError(
@@ -122,9 +122,9 @@ def _possible(experiment: Experiment, where: str, on: str) -> None:
         )
     if experiment.faults:
         raise ExperimentError(f"{where}: faults strike simulated clusters only; run it with --on sim")
-    for key in NOT_ON_PROCESSES:
+    for key in NOT_ON_PROCESSES if on == "processes" else NOT_ON_RUNNING:
         if key in experiment.system.model_fields_set:
-            raise ExperimentError(f"{where}: system.{key} is of simulated clusters; run it with --on sim")
+            raise ExperimentError(f"{where}: system.{key} cannot be chosen --on {on}; run it with --on sim")
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from unimem import UnimemError
 from unimem_lab.experiments.results import Outcomes, Point, Result
 from unimem_lab.experiments.schema import Experiment
-from unimem_lab.experiments.stage import BareStage, ProcessStage
+from unimem_lab.experiments.stage import BareStage, ProcessStage, RemoteStage
 from unimem_lab.experiments.workloads.base import NotHere, Outcome
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ def make_stage(experiment: Experiment, seed: int, on: str = "sim") -> BareStage:
         return BareStage(experiment, seed)
     if on == "processes":
         return ProcessStage(experiment, seed)
+    if on != "sim":
+        return RemoteStage(experiment, seed, on)
     from unimem_lab.experiments.sim_stage import SimStage  # noqa: PLC0415 - compiles the fast paths
 
     return SimStage(experiment, seed)

@@ -234,8 +234,8 @@ class Suite(Part):
 def with_values(plain: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     """A copy of an experiment's dict with values set by dotted key: ``{"workload.bytes": "4K"}``.
 
-    Elements of lists go by their name or position: ``faults.storm.p``. Raises `KeyError` with a message for a
-    key that leads nowhere; whether the last part of a key is known is for the schema to say.
+    Elements of lists go by their name, id or position: ``faults.storm.p``. Raises `KeyError` with a message
+    for a key that leads nowhere; whether the last part of a key is known is for the schema to say.
     """
     result: dict[str, Any] = _copied(plain)
     for key, value in values.items():
@@ -277,7 +277,7 @@ def _step(at: Any, part: str, key: str) -> Any:
 
 
 def _position(at: list[Any], part: str, key: str) -> int:
-    names = [item.get("name") if isinstance(item, dict) else None for item in at]
+    names = [item.get("name", item.get("id")) if isinstance(item, dict) else None for item in at]
     if part in names:
         return names.index(part)
     if part.isdecimal() and int(part) < len(at):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Keys of `system` that only a simulated cluster can be given.
 NOT_ON_PROCESSES: Final = ("parameters", "paths")
+#: Keys that nobody can choose any more where a cluster runs already.
+NOT_ON_RUNNING: Final = (*NOT_ON_PROCESSES, "platform", "policy", "memory")
 _NO_PARTS: Final = (0,) * len(TIMING_PARTS)
 
 
@@ -209,6 +211,39 @@ class ProcessStage(Clustered):
                 memory=str(system.memory),
             )
         )
+
+    @property
+    def now_ps(self) -> int:
+        """See `Stage`."""
+        return max((op.done_ps for op in self.ops), default=0)
+
+
+class RemoteStage(Clustered):
+    """A cluster that runs already, by its coordinator's HOST:PORT; the first `system.nodes` of its nodes."""
+
+    def __init__(self, experiment: Experiment, seed: int, address: str) -> None:
+        super().__init__(experiment, seed)
+        import unimem  # noqa: PLC0415
+
+        self._address, self._connect = address, unimem.connect
+        with unimem.connect(address) as um:
+            names = [node.name for node in um.nodes() if node.state == "up"]
+        wanted = experiment.system.nodes
+        if len(names) < wanted:
+            raise NotHere(f"the cluster at {address} has {len(names)} nodes that are up, not {wanted}")
+        self._names = tuple(names[:wanted])
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """See `Stage`."""
+        return self._names
+
+    def client(self, home: str) -> Client:
+        """See `Stage`: one client for each home."""
+        if home not in self._clients:
+            client = self._connect(self._address, home=home, domain=f"{DOMAIN}-{self.seed}")
+            self._clients[home] = self._stack.enter_context(client)
+        return self._clients[home]
 
     @property
     def now_ps(self) -> int:
