@@ -27,7 +27,7 @@ def curves(plot: Plot, points: Sequence[Point]) -> dict[str, list[tuple[Any, flo
         for quantity in plot.quantities:
             if quantity in point.quantities:
                 names = [quantity] if len(plot.quantities) > 1 else []
-                names += [str(point.keys.get(plot.lines))] if plot.lines else []
+                names += [_name(point.keys.get(plot.lines))] if plot.lines else []
                 line = found.setdefault(", ".join(names), [])
                 line.append((point.keys[plot.x], float(point.quantities[quantity])))
     return found
@@ -53,13 +53,19 @@ def draw(plot: Plot, points: Sequence[Point], salt: str) -> str | None:
         figure = Figure(figsize=(6.4, 3.4), layout="constrained")
         axes = figure.add_subplot()
         numeric = all(_number(x) is not None for line in lines.values() for x, _ in line)
+        names = list(dict.fromkeys(_name(x) for line in lines.values() for x, _ in line))
         for place, (name, line) in enumerate(lines.items()):
-            xs: Any = [_number(x) if numeric else str(x) for x, _ in line]
-            look: dict[str, Any] = {
-                "color": _COLOURS[place % len(_COLOURS)],
-                "marker": _MARKS[place % len(_MARKS)],
-            }
-            axes.plot(xs, [y for _, y in line], label=name or None, markersize=3.5, linewidth=1.3, **look)
+            colour, ys = _COLOURS[place % len(_COLOURS)], [y for _, y in line]
+            if numeric:
+                xs = [float(_number(x) or 0) for x, _ in line]
+                mark = _MARKS[place % len(_MARKS)]
+                axes.plot(xs, ys, label=name, color=colour, marker=mark, markersize=3.5, linewidth=1.3)
+            else:
+                width = 0.8 / len(lines)
+                at = [names.index(_name(x)) - 0.4 + (place + 0.5) * width for x, _ in line]
+                axes.bar(at, ys, width * 0.92, label=name, color=colour)
+        if not numeric:
+            axes.set_xticks(range(len(names)), names)
         if plot.published:
             axes.plot(
                 [x for x, _ in plot.published],
@@ -88,6 +94,11 @@ def draw(plot: Plot, points: Sequence[Point], salt: str) -> str | None:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     # Two plots on one page would both have an element called figure_1.
     return re.sub(r'id="((?:figure|axes|patch|line2d|matplotlib|xtick|ytick|text|legend)\w*)"', "", svg)
+
+
+def _name(x: Any) -> str:
+    """A value of a swept key for people."""
+    return " + ".join(map(str, x)) if isinstance(x, list | tuple) else str(x)
 
 
 def _number(x: Any) -> float | None:
