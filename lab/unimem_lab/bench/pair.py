@@ -1,4 +1,4 @@
-"""Two real nodes for measuring node to node: one in this process, one in its own, gRPC between them.
+"""Two real nodes for measuring node to node: one in this process, one in its own, any transport between them.
 
 The near node is a whole `NodeServer` on this event loop; work requests are rung in at its doorbell
 (`NodeHost.submit`), as a poster in the same process would. So the figures are those of the path between the
@@ -8,10 +8,12 @@ nodes, not of a client's way to its home.
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +25,9 @@ from unimem_node.service import NodeHost, NodeServer, NodeSettings
 from unimem_node.service.process import configure_logging, raise_malloc_thresholds
 
 T = TypeVar("T")
+
+#: What the groups that are not named after a transport use; ``--transport`` changes it.
+default_transport = "grpc"
 
 
 class Pair:
@@ -62,19 +67,74 @@ def check(rows: np.ndarray) -> None:
         raise AssertionError(f"{len(bad)} of {len(rows)} completions failed: {Status(bad['status'][0]).name}")
 
 
-@asynccontextmanager
-async def node_pair(size: int) -> AsyncIterator[Pair]:
-    """A pair with a region and buffer of `size` bytes."""
-    configure_logging("warning", as_json=False)
-    cluster = await asyncio.to_thread(ProcessCluster, 1)
+def pin(pid: int, place: int) -> None:
+    """Let all threads of a process run on the `place`-th of our processors only, if there are that many.
+
+    Two ends that a scheduler moves about, or puts on one processor, give figures of the scheduler.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    processors = sorted(os.sched_getaffinity(os.getppid()))
+    if len(processors) < 2:
+        return
+    _restrict(pid, {processors[place]})
+
+
+def _restrict(pid: int, processors: set[int]) -> None:
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # it has ended meanwhile
+            os.sched_setaffinity(int(thread.name), processors)
+
+
+@contextmanager
+def pinned() -> Iterator[None]:
+    """This process on the first processor, for a while."""
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    pin(os.getpid(), 0)
     try:
-        server = NodeServer(NodeSettings(name="near", coordinator=cluster.address, log_level="warning"))
+        yield
+    finally:
+        if before is not None:
+            _restrict(os.getpid(), before)
+
+
+@asynccontextmanager
+async def node_pair(
+    size: int, transport: str | None = None, *, pinned_down: bool = False, platform: str = "zynqmp"
+) -> AsyncIterator[Pair]:
+    """A pair with a region and buffer of `size` bytes; `pinned_down`: each on a processor of its own.
+
+    Raises AssertionError when the transport is not the one that was asked for.
+    """
+    transport = transport or default_transport
+    configure_logging("warning", as_json=False)
+    cluster = await asyncio.to_thread(ProcessCluster, 1, transport=transport, platform=platform)
+    try:
+        server = NodeServer(
+            NodeSettings(
+                name="near",
+                coordinator=cluster.address,
+                log_level="warning",
+                transport=transport,  # type: ignore[arg-type]
+                platform=platform,
+            )
+        )
         await server.start()
         try:
             async with await unimem.connect_async(cluster.address, home="near") as um:
                 assert server.host is not None
                 region = await um.alloc(size, node="n0")
-                yield Pair(server.host, um.pdid, int(region), size)
+                pair = Pair(server.host, um.pdid, int(region), size)
+                await pair.run(pair.writes(1, 8))
+                in_use = server.host.transports()["n0"]
+                if transport not in ("auto", in_use):
+                    raise AssertionError(f"{transport} was asked for, {in_use} is in use")
+                if not pinned_down:
+                    yield pair
+                else:
+                    pin(cluster.pid("n0"), 1)
+                    with pinned():
+                        yield pair
         finally:
             await server.stop()
     finally:

@@ -21,6 +21,8 @@ GROUPS = {
     "transfer": "transfer",
     "latency": "latency",
     "rate": "rate",
+    "tcp": "tcp",
+    "shm": "shm",
     "sim": "simulation",
     "footprint": "footprint",
 }
@@ -70,8 +72,14 @@ def _row(figure: Figure) -> tuple[str, ...]:
     return figure.name, number(figure.value, figure.unit), yardstick, ratio, wanted, reached, figure.note
 
 
-def run_bench(what: str, *, output_dir: Path | None, quick: bool) -> int:
-    """Measure group `what` or all; returns the exit code: FAILED when a wanted bound is not kept."""
+def run_bench(what: str, *, output_dir: Path | None, quick: bool, transport: str = "grpc") -> int:
+    """Measure group `what` or all; returns the exit code: FAILED when a wanted bound is not kept.
+
+    `transport`: what transfer, latency and rate use between the nodes.
+    """
+    from unimem_lab.bench import pair  # noqa: PLC0415 - loads the node's model
+
+    pair.default_transport = transport
     if what not in {*GROUPS, "all"}:
         return output.fail(f"no benchmark {what!r}; there are {', '.join(GROUPS)} and all", reason="USAGE")
     figures: list[Figure] = []

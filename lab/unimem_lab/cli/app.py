@@ -304,18 +304,22 @@ def healthcheck(
 @app.command()
 def bench(
     what: Annotated[
-        str, typer.Argument(help="translation, transfer, latency, rate, sim, footprint or all.")
+        str,
+        typer.Argument(help="translation, dma, transfer, latency, rate, tcp, shm, sim, footprint or all."),
     ] = "all",
     output_dir: Annotated[
         Path | None, typer.Option("--output", help="Also write the JSON into this folder.")
     ] = None,
     quick: Annotated[bool, typer.Option(help="Shorter runs, rougher figures.")] = False,
+    transport: Annotated[
+        str, typer.Option(help="Between the nodes of transfer, latency and rate: grpc, tcp, unix, shm.")
+    ] = "grpc",
     json: Json = False,
 ) -> int:
     """Measure, each figure beside its yardstick in the same run. 1 when a wanted ratio is not reached."""
     from unimem_lab.bench import run_bench  # noqa: PLC0415
 
-    return run_bench(what, output_dir=output_dir, quick=quick)
+    return run_bench(what, output_dir=output_dir, quick=quick, transport=transport)
 
 
 @app.command()

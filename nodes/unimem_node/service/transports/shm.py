@@ -127,6 +127,7 @@ class Spinner:
         if not found:
             now = time.perf_counter_ns()
             if now < self._until_ns:
+                _yield()  # who shall answer may be waiting for this very processor
                 self._loop.call_soon(self._look)
                 return
             self._budget_ns //= 2
@@ -142,6 +143,9 @@ class Spinner:
             link.drain()
         self._until_ns = time.perf_counter_ns() + self._budget_ns
         self._loop.call_soon(self._look)
+
+
+_yield: Final[Callable[[], None]] = getattr(os, "sched_yield", lambda: None)
 
 
 def _processors() -> int:
