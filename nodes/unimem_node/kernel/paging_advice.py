@@ -127,12 +127,14 @@ class Advice:
 
     def _collapse(self, process: Process, va: int, length: int) -> int:
         """Collapse each 2 MiB that the range has something of; returns pages that are part of new ones."""
+        process.areas.covering(va, length)
         done = 0
         for start in range(va & -BLOCK, va + length, BLOCK):
             done += self._paging.collapse(process, max(start, va))
         return done * (BLOCK // PAGE)
 
     def _split(self, process: Process, va: int, length: int) -> int:
+        process.areas.covering(va, length)
         done = 0
         for start in range(va & -BLOCK, va + length, BLOCK):
             done += self._paging.split(process, max(start, va))
@@ -165,6 +167,7 @@ class Advice:
         Pins count. Raises `ValueError` where nothing is mapped or it may not be written, `MemoryError`;
         nothing is pinned then.
         """
+        self._paging.settle()
         start, end = align_down(va, PAGE), align_up(va + length, PAGE)
         minor = major = 0
         at = start

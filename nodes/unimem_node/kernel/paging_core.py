@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -247,13 +248,14 @@ class Core:
 
     def _mapped(self, pages: Iterable[Page]) -> Iterator[tuple[Process, Addresses, Words, list[Page]]]:
         """(process, addresses, descriptors, pages) of where pages are mapped: the reverse map, looked up."""
-        spots: dict[Process, dict[int, Page]] = {}
+        spots: dict[Process, list[tuple[int, Page]]] = {}
         for page in pages:
             for process, va in page.spots():
-                spots.setdefault(process, {})[va] = page
-        for process, at in spots.items():
-            vas = np.array(sorted(at), np.int64)
-            there = [at[va] for va in vas.tolist()]
+                spots.setdefault(process, []).append((va, page))
+        for process, places in spots.items():
+            places.sort(key=itemgetter(0))  # two at one address: a page of a file, and a private copy of it
+            vas = np.array([va for va, _ in places], np.int64)
+            there = [page for _, page in places]
             words = process.entries.read(vas)
             frames = np.array([page.pa for page in there], np.uint64)
             mine = (words & PRESENT != 0) & (words & ADDRESS == frames)

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from unimem.addresses import GLOBAL_BASE, align_down, align_up, fmt
+from unimem.addresses import GLOBAL_BASE, align_up, fmt
 from unimem_node.bus import Bus
+from unimem_node.kernel import cpu_access
 from unimem_node.kernel.areas import Area, Areas
+from unimem_node.kernel.cpu_access import READ, READ_WRITE, WRITE, KernelFault
 from unimem_node.kernel.frames import BLOCK, PAGE, Extent, FrameAllocator, join
 from unimem_node.kernel.paging_entries import Entries
 from unimem_node.mmu.table_memory import TableMemory
@@ -25,28 +27,13 @@ if TYPE_CHECKING:
     from unimem_node.kernel.paging import Paging, Touched
     from unimem_node.kernel.paging_memory import Page
 
-READ: Final = 1
-WRITE: Final = 2
-READ_WRITE: Final = READ | WRITE
+__all__ = ["READ", "READ_WRITE", "WRITE", "Invalidate", "KernelFault", "Process", "check_rights"]
 
 #: Where the kernel puts mappings for which the process names no address.
 MAP_BASE: Final = 1 << 32
 
-#: Bytes that the CPU makes present in one go when it meets pages that are not.
-_WINDOW: Final = 64 * PAGE
-
 #: ``fn(asid, va, length)``: make the hardware forget translations, and wait until it has.
 Invalidate = Callable[[int, int, int], None]
-
-
-class KernelFault(ValueError):  # noqa: N818 - a fault is called a fault
-    """The CPU touched an address of a process that it may not: `va`, and `kind` ("unmapped", "read-only")."""
-
-    def __init__(self, pdid: int, va: int, kind: str, access: str) -> None:
-        super().__init__(f"process {pdid} cannot {access} {fmt(va)}: {kind}")
-        self.pdid = pdid
-        self.va = va
-        self.kind = kind
 
 
 def check_rights(rights: int) -> None:
@@ -80,7 +67,7 @@ class Process:
         self._frames = frames
         self._invalidate = invalidate
         self._retired: list[int] = []  # table pages that TLBs and walk caches may still know
-        self._paging = paging
+        self.paging = paging
         self.table = PageTable(tables or bus, frames.page, self._retired.append)
         self.entries = Entries(self.table, tables or bus)
         self.pins: dict[int, list[Page]] = {}  # by address; `Advice` keeps them
@@ -160,8 +147,8 @@ class Process:
     def unmap(self, va: int, length: int, *, held: bool = False) -> None:
         """Unmap ``[va, va + length)``, all of it mapped, and free what of its memory is the process' own."""
         length = align_up(length, PAGE)
-        if self._paging is not None:
-            self._paging.settle()
+        if self.paging is not None:
+            self.paging.settle()
         parts = self._parts(va, length, "unmap", held)
         self.table.unmap(va, length, holes=any(part.backing for part in parts))
         self.areas.remove(va, length)
@@ -172,8 +159,8 @@ class Process:
         """Change the rights of ``[va, va + length)``, all of it mapped."""
         length = align_up(length, PAGE)
         check_rights(rights)
-        if self._paging is not None:
-            self._paging.settle()
+        if self.paging is not None:
+            self.paging.settle()
         parts = self._parts(va, length, "protect", held)
         if not any(part.backing for part in parts):
             self.table.protect(va, length, write=bool(rights & WRITE))
@@ -186,13 +173,13 @@ class Process:
 
     def read(self, va: int, n: int) -> bytes:
         """Read as the CPU does, through the page tables; raises `KernelFault` at a page it may not."""
-        return b"".join(self._bus.read(pa, length) for pa, length in self._access(va, n, READ))
+        return b"".join(self._bus.read(pa, length) for pa, length in cpu_access.parts(self, va, n, READ))
 
     def write(self, va: int, data: Any) -> None:
         """Write any C-contiguous buffer as the CPU does; all of it, or `KernelFault` and nothing."""
         source = memoryview(data).cast("B")
         at = 0
-        for pa, length in self._access(va, len(source), WRITE):
+        for pa, length in cpu_access.parts(self, va, len(source), WRITE):
             self._bus.write(pa, source[at : at + length])
             at += length
 
@@ -221,75 +208,14 @@ class Process:
 
         Pages that are absent are made present first; `MemoryError` when they cannot be all at once.
         """
-        for _ in range(2):
-            try:
-                return iter(list(self._walk(va, n, rights)))
-            except KernelFault:
-                if self._paging is None:
-                    raise
-                self._check_access(va, n, rights)
-                self._paging.touch(self, va, n, bool(rights & WRITE))
-        try:
-            return iter(list(self._walk(va, n, rights)))
-        except KernelFault as fault:
-            raise MemoryError(f"out of memory: {n} bytes cannot be present at once ({fault})") from None
-
-    def _access(self, va: int, n: int, rights: int) -> Iterable[Extent]:
-        """Return memory as `runs` does, in parts each of which is used before the next is asked for."""
-        try:
-            return list(self._walk(va, n, rights))
-        except KernelFault:
-            if self._paging is None:
-                raise
-        self._check_access(va, n, rights)
-        return self._faulting(va, n, rights)
-
-    def _faulting(self, va: int, n: int, rights: int) -> Iterator[Extent]:
-        end = va + n
-        while va < end:
-            stop = min(end, align_down(va, _WINDOW) + _WINDOW)
-            try:
-                yield from self.runs(va, stop - va, rights)
-            except MemoryError:  # page by page, then; each fits, or nothing does
-                while va < stop:
-                    step = min(stop, align_down(va, PAGE) + PAGE)
-                    yield from self.runs(va, step - va, rights)
-                    va = step
-            va = stop
-
-    def _check_access(self, va: int, n: int, rights: int) -> None:
-        """Raise `KernelFault` for the first address that no page fault would cure."""
-        access = "write" if rights & WRITE else "read"
-        end = va + n
-        while va < end:
-            area = self.areas.at(va)
-            if area is None or area.end_of_file <= va:
-                raise KernelFault(self.pdid, va, "unmapped", access)
-            if rights & WRITE and not area.rights & WRITE:
-                raise KernelFault(self.pdid, va, "read-only", access)
-            va = min(area.end, area.end_of_file)
-
-    def _walk(self, va: int, n: int, rights: int) -> Iterator[Extent]:
-        if n < 0 or va < 0:
-            raise ValueError(f"process {self.pdid}: {n} bytes at {fmt(va)} cannot be accessed")
-        access = "write" if rights & WRITE else "read"
-        end = va + n
-        while va < end:
-            found = self.table.lookup(va) if va >> 48 == 0 else None
-            if found is None or not found.rights.access_flag:
-                raise KernelFault(self.pdid, va, "unmapped", access)
-            if rights & WRITE and not found.rights.write:
-                raise KernelFault(self.pdid, va, "read-only", access)
-            length = min(end, found.va + found.size) - va
-            yield Extent(found.translate(va), length)
-            va += length
+        return cpu_access.runs(self, va, n, rights)
 
     def destroy(self) -> None:
         """Free everything; no engine may know the tables any more."""
         areas = list(self.areas)
         self.areas = Areas()
-        if self._paging is not None:
-            self._paging.ended(self)
+        if self.paging is not None:
+            self.paging.ended(self)
         self.table.destroy()
         self.free_retired()
         self._release(areas)
@@ -333,9 +259,9 @@ class Process:
 
     @property
     def _pager(self) -> Paging:
-        if self._paging is None:
+        if self.paging is None:
             raise ValueError(f"process {self.pdid} has no paging")
-        return self._paging
+        return self.paging
 
     def _map_paged(
         self, va: int, length: int, rights: int, lazy: bool, file: str | None, offset: int, shared: bool
