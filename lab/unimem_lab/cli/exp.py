@@ -32,7 +32,7 @@ def run_file(
     try:
         plan = load_plan(file, settings, on=on)
         if seeds is None:
-            return _run_one(plan, plan.seed if seed is None else seed, seed, settings, on)
+            return _run_one(plan, plan.seed if seed is None else seed, settings, on)
         if seed is not None:
             return output.fail("--seed and --seeds: leave one out", reason="USAGE")
         return _run_many(file, plan, parse_seeds(seeds), jobs, settings, on)
@@ -73,14 +73,14 @@ def _progress() -> Iterator[Any]:
         yield lambda name, number, count: bar.update(task, description=name, completed=number, total=count)
 
 
-def _run_one(plan: Plan, shown_seed: int, seed: int | None, settings: tuple[str, ...], on: str) -> int:
+def _run_one(plan: Plan, seed: int, settings: tuple[str, ...], on: str) -> int:
     from unimem_lab.experiments.artifacts import Folder  # noqa: PLC0415
     from unimem_lab.experiments.results import EXIT  # noqa: PLC0415
     from unimem_lab.experiments.runner import run_plan  # noqa: PLC0415
 
-    folder = Folder(plan, shown_seed, on=on, settings=settings)
+    folder = Folder(plan, seed, on=on, settings=settings)
     with _progress() as progress:
-        outcomes = run_plan(plan, seed=seed, on=on, events=folder.events, progress=progress)
+        outcomes = run_plan(plan, seed, on=on, events=folder.events, progress=progress)
     folder.write(outcomes)
     if output.as_json():
         output.answer({**summary(outcomes), "folder": str(folder.path), "reproduce": folder.reproduce})
@@ -107,7 +107,7 @@ def _one_seed(file: str, seed: int, settings: tuple[str, ...], on: str) -> dict[
 
     plan = load_plan(Path(file), settings, on=on)
     folder = Folder(plan, seed, on=on, settings=settings)
-    outcomes = run_plan(plan, seed=seed, on=on, events=folder.events)
+    outcomes = run_plan(plan, seed, on=on, events=folder.events)
     folder.write(outcomes)
     return {**summary(outcomes), "folder": str(folder.path), "reproduce": folder.reproduce}
 
@@ -304,7 +304,7 @@ def replay(run: Path) -> int:
     plan = Plan(name, title, None if file is None else Path(file), experiments)
     folder = Folder(plan, seed, on=on, settings=settings)
     with _progress() as progress:
-        outcomes = run_plan(plan, seed=seed, on=on, events=folder.events, progress=progress)
+        outcomes = run_plan(plan, seed, on=on, events=folder.events, progress=progress)
     folder.write(outcomes)
     equal = (folder.path / "results.json").read_bytes() == before
     if output.as_json():

@@ -37,7 +37,7 @@ class Plan:
 
     @property
     def seed(self) -> int:
-        """The first experiment's seed."""
+        """The seed unless another is given: a suite's, or its first experiment's."""
         return self.experiments[0].run.seed
 
 

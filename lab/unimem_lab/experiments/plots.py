@@ -84,10 +84,11 @@ def draw(plot: Plot, points: Sequence[Point], salt: str) -> str | None:
             axes.set_ylim(bottom=0)
         axes.set_xlabel(plot.x_label or plot.x.rpartition(".")[2])
         axes.set_ylabel(plot.y_label or ", ".join(plot.quantities))
+        axes.set_axisbelow(True)
         axes.grid(visible=True, color="#dddddd", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         if len(lines) > 1 or plot.published:
-            axes.legend(frameon=False)
+            figure.legend(loc="outside right upper", frameon=False)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     svg = out.getvalue()
@@ -98,7 +99,7 @@ def draw(plot: Plot, points: Sequence[Point], salt: str) -> str | None:
 
 def _name(x: Any) -> str:
     """A value of a swept key for people."""
-    return " + ".join(map(str, x)) if isinstance(x, list | tuple) else str(x)
+    return "\n+ ".join(map(str, x)) if isinstance(x, list | tuple) else str(x)
 
 
 def _number(x: Any) -> float | None:

@@ -26,18 +26,18 @@ Progress = Callable[[str, int, int], object]
 
 def run_plan(
     plan: Plan,
+    seed: int,
     *,
-    seed: int | None = None,
     on: str = "sim",
     events: Sink = lambda lines: None,
     progress: Progress = lambda name, number, count: None,
 ) -> Outcomes:
     """Run all experiments of a plan; what goes wrong in one is in its result, and the others are run."""
-    results = []
-    for experiment in plan.experiments:
-        own = experiment.run.seed if seed is None else seed
-        results.append(run_experiment(experiment, own, on=on, events=events, progress=progress))
-    return Outcomes(plan.name, plan.title, plan.seed if seed is None else seed, results)
+    results = [
+        run_experiment(experiment, seed, on=on, events=events, progress=progress)
+        for experiment in plan.experiments
+    ]
+    return Outcomes(plan.name, plan.title, seed, results)
 
 
 def run_experiment(
