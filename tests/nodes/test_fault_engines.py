@@ -139,3 +139,21 @@ def test_a_static_domain_never_stalls() -> None:
     assert request.error
     assert chip.outcomes() == []
     domain.detach()
+
+
+def test_a_copy_larger_than_memory_goes_through_swap() -> None:
+    """Reclaim takes pages while the engine runs; it waits for each, and no byte is lost."""
+    chip = Chip("stall", memory_bytes=1 << 20)
+    length = 100 * PAGE
+    source, target = (chip.process.map(length, lazy=True) for _ in range(2))
+    for page in range(100):
+        chip.process.write(source + page * PAGE, page.to_bytes(4, "little") * (PAGE // 4))
+    request = chip.kernel.dma["fpd0"].submit(source, target, length)
+    chip.soc.run()
+    assert request.ok, request.error
+    for page in range(100):
+        assert chip.process.read(target + page * PAGE, PAGE) == page.to_bytes(4, "little") * (PAGE // 4)
+    counters = chip.kernel.counters()
+    assert counters["kernel_paging_swapped_out"] > 50
+    assert counters["kernel_fault_major"] > 0
+    assert counters["kernel_fault_no_progress"] == 0
