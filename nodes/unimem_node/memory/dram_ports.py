@@ -59,6 +59,8 @@ class DramStream:
     """One engine's traffic. `ends_at` is told the new time when work under way is done at another time."""
 
     __slots__ = (
+        "_answered",
+        "_asked",
         "_ends_at",
         "_left",
         "_left_ps",
@@ -80,44 +82,56 @@ class DramStream:
         self.active = False
         self.read = self.written = self.own_ps = 0  # the work under way: bytes, and its time alone
         self.demand = 0  # ... bytes a second by that; 0: nobody has asked yet
-        self._since_ps = self._left_ps = self._left = (
-            0  # from then on: time alone, and bytes
-        )
+        self._since_ps = 0  # from then on:
+        self._left_ps = self._left = 0  # time alone, and bytes; known once `demand` is
         self.end_ps = 0
+        self._asked = (0, 0)  # what `alone_ps` answered last: transfers are cut alike
+        self._answered = 0
 
     def alone_ps(self, read: int, written: int) -> int:
         """Time of that many bytes of DRAM, picoseconds, if there is no other stream."""
-        ports = self._ports
-        channel = ports.channel_ps[self.port]
-        return max((read + written) * ports.ps_per_kib, read * channel, written * channel) >> 10
+        asked = (read, written)
+        if asked != self._asked:
+            ports = self._ports
+            channel = ports.channel_ps[self.port]
+            self._asked = asked
+            self._answered = max((read + written) * ports.ps_per_kib, read * channel, written * channel) >> 10
+        return self._answered
 
     def serve(self, now_ps: int, own_ps: int, read: int, written: int) -> int:
         """Go on with that many bytes, which alone take `own_ps`; returns when they are done, as it stands."""
-        self.end_ps = now_ps + own_ps
+        end_ps = self.end_ps = now_ps + own_ps
         if own_ps == 0 or read + written == 0:
             self.end(now_ps)
-            return self.end_ps
+            return end_ps
         self.read, self.written, self.own_ps = read, written, own_ps
         self.demand = 0
-        self._since_ps, self._left_ps, self._left = now_ps, own_ps, read + written
+        self._since_ps = now_ps
         ports = self._ports
         if not self.active:
             self.active = True
-            ports.joined(self)
+            ports.streams.append(self)
+            ports.changed()
         if ports.shared:
             ports.settle(self, now_ps)
-        return self.end_ps
+            return self.end_ps
+        return end_ps
 
     def end(self, now_ps: int) -> None:
         """Stop: others may have what this one had."""
         if self.active:
             self.active = False
-            self._ports.left(self, now_ps)
+            ports = self._ports
+            ports.streams.remove(self)
+            if ports.short:
+                ports.settle(None, now_ps)
+            ports.changed()
 
     def wants(self) -> int:
         """Bytes a second that it would have alone."""
         if self.demand == 0:
-            self.demand = (self.read + self.written) * _PS_PER_S // self.own_ps
+            self._left_ps, self._left = self.own_ps, self.read + self.written
+            self.demand = self._left * _PS_PER_S // self.own_ps
         return self.demand
 
     def has(self, now_ps: int, rate: int) -> bool:
@@ -166,53 +180,42 @@ class DramPorts:
         self.channel_ps = [*map(_bytes_per_s, capacities), 0, 0]
         self._no_port = len(capacities)
         self._capacities = [*capacities, _UNLIMITED, _UNLIMITED, controller]
-        self._streams: list[DramStream] = []
-        self._short = False  # some channel could not serve all demands
+        self.streams: list[DramStream] = []  # those under way
+        self.short = False  # some channel could not serve all demands
         self.shared = False  # there are several streams
-        self._shown: tuple[Any, int] | None = None
+        self._shown: memoryview | None = None
+        self._column = 0
 
     def show(self, timing: Any, column: int) -> None:
         """Keep `timing[column]` at the time of a KiB for one more master, to whom an arbiter gives its turns.
 
         The network interface, whose blocks are too small to be streams, pays that for its bytes.
         """
-        self._shown = timing, column
-        timing[column] = self.ps_per_kib
+        self._shown, self._column = memoryview(timing), column
+        self.changed()
 
     def stream(self, tbu: int | None, ends_at: Callable[[int], None]) -> DramStream:
         """Traffic of a master behind that TBU, or (None) of one that does not pass the SMMU."""
         return DramStream(self, self._rows.get(tbu, self._no_port), ends_at)
 
-    def joined(self, stream: DramStream) -> None:
-        """A stream begins."""
-        self._streams.append(stream)
-        self._changed()
-
-    def left(self, stream: DramStream, now_ps: int) -> None:
-        """A stream has ended."""
-        self._streams.remove(stream)
-        if self._short:
-            self.settle(None, now_ps)
-        self._changed()
-
-    def _changed(self) -> None:
-        count = len(self._streams)
+    def changed(self) -> None:
+        """A stream has begun or ended."""
+        count = len(self.streams)
         self.shared = count > 1
         if self._shown is not None:
-            timing, column = self._shown
-            timing[column] = self.ps_per_kib * (1 + count)
+            self._shown[self._column] = self.ps_per_kib * (1 + count)
 
     def settle(self, stream: DramStream | None, now_ps: int) -> None:
         """Give every stream its rate; all but `stream` are told when their work is done at another time."""
-        streams, was_short = self._streams, self._short
+        streams, was_short = self.streams, self.short
         used = [0] * len(self._capacities)
         for other in streams:
             own_ps, row = other.own_ps, other.port
             used[row] += other.read * _PS_PER_S // own_ps
             used[row + 1] += other.written * _PS_PER_S // own_ps
             used[-1] += other.wants()
-        self._short = len(streams) > 1 and any(map(gt, used, self._capacities))
-        if not self._short and not was_short:
+        self.short = len(streams) > 1 and any(map(gt, used, self._capacities))
+        if not self.short and not was_short:
             return
         told = [
             other
@@ -229,10 +232,10 @@ class DramPorts:
         stay there, and the others rise further.
         """
         left = list(self._capacities)
-        rates = [0] * len(self._streams)
+        rates = [0] * len(self.streams)
         rising = list(range(len(rates)))
-        demands = [stream.wants() for stream in self._streams]
-        uses = [_uses(stream, len(left) - 1) for stream in self._streams]
+        demands = [stream.wants() for stream in self.streams]
+        uses = [_uses(stream, len(left) - 1) for stream in self.streams]
         while rising:
             weights: dict[int, int] = {}
             for n in rising:
