@@ -194,8 +194,15 @@ class TestNode:
     def take_frames(self) -> list[tuple[int, np.ndarray]]:
         return self.ni.take_frames()
 
+    @property
+    def timer_ps(self) -> int | None:
+        return self.ni.timer_ps
+
+    def on_timer(self) -> None:
+        self.ni.on_timer()
+
     def peer_lost(self, peer: int, reason: str) -> None:
-        self.ni.peer_lost(peer, reason)
+        self.ni.connection_lost(peer, reason)
 
     def peer_unreachable(self, peer: int, reason: str) -> None:
         self.ni.peer_unreachable(peer, reason)

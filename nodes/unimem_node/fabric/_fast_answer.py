@@ -8,7 +8,7 @@ from unimem_node._jit import njit_inline
 
 from . import _fast_columns as col
 from ._fast_frame import get32, get64, memory_ps, scatter, stop_at_fault
-from ._fast_tables import answered, find_flight, find_slot, settle
+from ._fast_tables import answered, find_flight, find_slot, settle, word_from
 
 
 @njit_inline
@@ -18,16 +18,19 @@ def believable(time: int) -> Any:
 
 
 @njit_inline
-def settle_acks(s: Any, peer: int, frame: Any, payload: int, n: int) -> Any:
+def settle_acks(s: Any, peer: int, frame: Any, packet: int, payload: int, n: int) -> Any:
     """An ACK packet: each record settles a WRITE. Records for anything else are late or forged: counted."""
     if n == 0 or n % col.ACK_BYTES != 0:
         return False
+    s.peers[peer, col.P_CREDIT] = max(get64(frame, packet + col.X_OPERAND), 1)
     for at in range(payload, payload + n, col.ACK_BYTES):
         row = find_flight(s, peer, get64(frame, at))
         if row < 0 or s.flight[row, col.F_OP] != col.OP_WRITE:
             s.node[col.K_LATE_ANSWERS] += 1
             continue
         s.work[s.flight[row, col.F_WORK], col.W_TOUCHED] = 1
+        if s.node[col.N_CHECKS] != 0:
+            word_from(s, row)
         answered(
             s,
             row,
@@ -50,6 +53,8 @@ def settle_response(
     row = find_flight(s, peer, get64(frame, at + col.X_TOKEN))
     if row < 0 or s.flight[row, col.F_SEQ] != get32(frame, at + col.X_SEQ):
         return False
+    if s.node[col.N_CHECKS] != 0:
+        word_from(s, row)
     op = s.flight[row, col.F_OP]
     length = s.flight[row, col.F_LENGTH]
     work = s.flight[row, col.F_WORK]

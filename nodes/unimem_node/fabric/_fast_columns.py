@@ -33,7 +33,14 @@ N_FLIGHT_LIVE = 22
 N_READY_HEAD = 23  # peers that have something to cut, first come first served
 N_READY_TAIL = 24
 N_ROUTES = 25  # rows of `routes` in use
-N_REPLAY = 26  # next row of `replay`
+N_REPLAYS = 26  # blocks of `replay` in use
+N_TIMER = 27  # when `on_timer` is wanted, on the timer's clock; NEVER
+N_NOW = 28  # the timer's clock
+N_VIRTUAL = 29  # 1: it is the virtual clock, so that a packet is sent when it has left
+N_CHECKS = 30  # 0: no CRC, no window, no timer (a yardstick)
+N_LOOKAHEAD = 31  # ps: nothing is cut for a link that is booked further ahead; 0: no limit
+N_ENTRY_PS = 62  # of a packet's first hop: more than a further one takes
+N_CELL_BYTES = 63  # a switch passes on a packet once it has so much of it
 # counters: what `RdmaNi.counters` returns, in the order of `state.COUNTERS`
 K_POSTED = 32
 K_COMPLETED = 33
@@ -57,7 +64,20 @@ K_STALE_FRAMES = 50
 K_LATE_ANSWERS = 51  # answers to nothing that is in flight
 K_MISSES = 52
 K_LOST = 53  # packets in flight to a peer that was lost
-NODE_COLS = 64
+K_RESENT = 54
+K_TIMEOUTS = 55
+K_PENDING = 56  # PAGE_PENDING answers sent
+K_DEFERRED = 57  # blocks whose page at home was not there
+K_PARKED = 58  # stalled accesses that were held
+K_GIVEN_UP = 59  # connections
+K_OUT_OF_ORDER = 60
+N_RTO_MIN = 64
+N_RTO_MAX = 65
+N_PACED = 66  # when a link is free enough to go on cutting; NEVER
+N_DEADLINE = 67  # the earliest of a work request's; NEVER
+N_ALARM = 68  # the earliest of the readable half's own; NEVER
+N_WAKES = 69  # counts reasons to call `pump` that nobody outside knows of
+NODE_COLS = 72
 
 # ---- `work`: one row a work request -----------------------------------------------------------
 W_STATE = 0
@@ -95,6 +115,8 @@ W_BANK = 38
 W_FSR = 39
 W_FSYNR0 = 40
 W_NODE = 41
+W_DEADLINE = 42  # on the timer's clock; 0: none
+W_ORIGIN = 43  # 1: posted by the interface itself
 WORK_COLS = 44
 
 WORK_FREE = 0  # or refused at the door
@@ -130,7 +152,21 @@ F_WIRE = 11
 F_ARRIVAL = 12
 F_TRANSLATE = 13  # source translation of the request up to and including this block
 F_MEMORY = 14
-FLIGHT_COLS = 16
+F_SENT = 15  # when it was sent last, on the timer's clock
+F_OLDER = 16  # neighbours in the order of sending; -1
+F_NEWER = 17
+F_STATE = 18
+F_SENDS = 19  # times it was sent
+F_ROUNDS = 20  # PAGE_PENDING answers so far
+F_SLOT = 21  # replay slot at the target, + 1; 0: none
+F_FLAGS = 22  # of the packet
+F_EVER = 23  # 1: a connection that broke was given it
+FLIGHT_COLS = 24
+
+FLYING = 0  # in the list of those sent
+AGAIN = 1  # waits to be sent again
+AWAY = 2  # waits for a page at the target
+HERE = 3  # waits for a page at home
 
 # ---- `peers`: one row a node that was talked to -----------------------------------------------
 P_INDEX = 0
@@ -149,7 +185,25 @@ P_LAST_ARRIVAL = 12
 P_LATENCY = 13
 P_PS_PER_KIB = 14
 P_FRAMES = 15  # frames sent to it
-PEER_COLS = 16
+P_OLDEST = 16  # packets that wait for an answer, in the order of sending; -1
+P_NEWEST = 17
+P_BASE = 18  # the oldest seq of ours that is not settled
+P_SETTLED = 19  # how many later ones are (`settled`)
+P_SRTT = 20
+P_RTTVAR = 21
+P_RTO = 22
+P_TIMEOUTS = 23  # in a row, without a word from it
+P_AHEAD = 24  # requests of its that were executed after P_EXPECTED (`seen`)
+P_CREDIT = 25  # bytes it grants us; 0: it has not said
+P_AGAIN = 26  # packets that wait to be sent again
+P_RACK = 27  # F_SENT of the latest packet that was answered
+P_REPLAY = 28  # its block of `replay`, + 1
+P_VALUES = 29  # replay slots at it that are in use, a bit each: four words
+P_PATHS = 33  # row of `paths` of its first path, + 1; 0: none, see P_LATENCY
+P_PATH_COUNT = 34
+P_NEXT_PATH = 35
+P_GRANT = 36  # bytes we grant it
+PEER_COLS = 40
 
 NOT_READY = -2
 
@@ -183,13 +237,29 @@ ROUTE_COLS = 6
 NODE_UP = 1  # unimem.v1.NodeState
 NODE_LOST = 2
 
-# ---- `replay`: answers given to atomics and refused requests, for their duplicates ---------------
-A_PEER = 0
-A_SEQ = 1
-A_VALUE = 2  # what an atomic found; of a refused request, the bytes it wrote
-A_CONNECTION = 3
-A_STATUS = 4
-REPLAY_COLS = 5
+# ---- `seen`, `settled`: one row a peer, a bit for each seq of its window --------------------------
+WINDOW = 8192  # packets from the oldest that is not settled
+WINDOW_MASK = WINDOW - 1
+WINDOW_WORDS = WINDOW // 32  # 32 bits a word: shifts of the sign bit are nobody's friend
+
+# ---- `replay`: answers given to requests that return a value; a block of VALUE_SLOTS rows a peer --------
+VALUE_SLOTS = 256
+A_SEQ = 0
+A_CONNECTION = 1
+A_VALUE = 2
+A_STATUS = 3
+REPLAY_COLS = 4
+
+# ---- `links`: one row a link, shared by all who know it ---------------------------------------------
+L_FREE = 0  # when it is free
+L_PS_PER_KIB = 1
+L_LATENCY = 2
+L_BYTES = 3  # carried so far
+L_WAIT = 4  # ps that packets waited for it
+LINK_COLS = 5
+
+# ---- `paths`: one row a path: count of links, then the links -------------------------------------------
+PATH_COLS = 64
 
 # ---- `done`: a COMPLETION as 20 words -----------------------------------------------------------
 DONE_COLS = 20
@@ -231,6 +301,7 @@ STOP_PACKET = 7  # this packet is not the common case
 STOP_PEER = 8  # a work request goes to a node that was not talked to before
 STOP_WORK = 9  # this work request is not the common case
 STOP_REPLY = 10  # the reply is full, there are more packets
+STOP_AGAIN = 11  # packets for this peer wait to be sent again
 
 # ---- the frame header (unimem.wire.FRAME_HEADER) and what FABRIC puts into its reserved words ---------
 MAGIC_VERSION_KIND = 3 << 48 | 1 << 32 | 0x464D_4E55
@@ -241,6 +312,7 @@ H_DST = 28
 H_SRC_INCARNATION = 32
 H_DST_INCARNATION = 36
 H_NUMBER = 40
+H_BASE = 44
 H_CONNECTION = 48
 H_CRC = 52
 H_TIME = 56
@@ -249,6 +321,7 @@ HEADER = 64
 # ---- a packet (packets.PACKET, RESPONSE, NACK) ---------------------------------------------------------
 X_STATUS = 2
 X_PDID = 4
+X_SLOT = 6
 X_SEQ = 8
 X_LENGTH = 12
 X_VA = 16
@@ -272,17 +345,24 @@ OP_READ = 2
 OP_FETCH_ADD = 3
 OP_COMPARE_SWAP = 4
 OP_SWAP = 5
+OP_SEND = 6
+OP_COPY = 7
 OP_ACK = 16
 OP_RESPONSE = 17
 OP_NACK = 18
+OP_READY = 19
 
-HAS_PAYLOAD = 1  # packet flag
+HAS_PAYLOAD = 1  # packet flags
+ORDERED = 2
 
 FLAG_FENCE = 4  # unimem.wire.WorkFlags
+FLAG_ORDERED = 8
+FLAG_ACCEPTED = 16
 FLAG_DEFINITE = 1  # unimem.wire.CompletionFlags
 
 #: No time is later: 26 days. Keeps sums of times that a peer sent inside an int64.
 TIME_LIMIT = 1 << 61
+NEVER = 1 << 62
 #: Input addresses of the SMMU have 49 bits.
 LOCAL_LIMIT = 1 << 49
 #: Sequence numbers count modulo this.

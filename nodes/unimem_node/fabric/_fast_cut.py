@@ -28,6 +28,10 @@ def cut(handle: Any, buffer: Any) -> Any:
     if cursor[col.C_OPEN] == 0:
         packets = payload = 0
         while node[col.N_READY_HEAD] >= 0:
+            if peers[node[col.N_READY_HEAD], col.P_AGAIN] > 0:
+                cursor[col.C_STOP] = col.STOP_AGAIN
+                cursor[col.C_PEER] = node[col.N_READY_HEAD]
+                return 0
             packets, payload = plan_frame(s, node[col.N_READY_HEAD])
             if packets > 0:
                 break

@@ -19,7 +19,8 @@ from unimem_node.smmu.arrays import T_MEMORY_LATENCY, T_MEMORY_PER_KIB
 from . import _fast_columns as col
 from ._fast_crc import header_crc, packet_crc
 from ._fast_handle import open_arrays
-from ._fast_tables import dequeue, mark_ready, take_flight, wire_ps
+from ._fast_links import carry
+from ._fast_tables import dequeue, link, mark_ready, take_flight, take_value_slot
 
 ACCESS_READ = 0
 
@@ -74,10 +75,11 @@ def pad(buffer: Any, end: int) -> Any:
 
 
 @njit_inline
-def seal(buffer: Any, at: int, payload: int, n: int) -> None:
+def seal(s: Any, buffer: Any, at: int, payload: int, n: int) -> None:
     """Write payload offset and CRC of a packet whose other fields are in place."""
     store64(buffer, at + col.X_PAYLOAD, payload)
-    store32(buffer, at + col.X_CRC, packet_crc(buffer, at, payload, n))
+    if s.node[col.N_CHECKS] != 0:
+        store32(buffer, at + col.X_CRC, packet_crc(buffer, at, payload, n))
 
 
 @njit_inline
@@ -99,7 +101,7 @@ def close_buffer(s: Any, buffer: Any, peer: int, incarnation: int) -> Any:
     store64(buffer, col.H_TOTAL, total)
     store64(buffer, col.H_SRC, s.node[col.N_INDEX] | s.peers[peer, col.P_INDEX] << 32)
     store64(buffer, col.H_SRC_INCARNATION, s.node[col.N_INCARNATION] | incarnation << 32)
-    store64(buffer, col.H_NUMBER, s.peers[peer, col.P_FRAMES])
+    store64(buffer, col.H_NUMBER, s.peers[peer, col.P_FRAMES] & col.SEQ_MASK | s.peers[peer, col.P_BASE] << 32)
     store64(buffer, col.H_CONNECTION, s.peers[peer, col.P_CONNECTION])
     store64(buffer, col.H_TIME, cursor[col.C_TIME])
     store32(buffer, col.H_CRC, header_crc(buffer))
@@ -176,21 +178,20 @@ def emit_request(s: Any, buffer: Any, peer: int, n: int, start: int, ready: int)
     `start`: when the source engine began with the block, `ready`: when it was done. A WRITE's payload is
     already at C_PAYLOAD.
     """
-    cursor = s.cursor
+    row = take_block(s, peer, n, start)
+    op = s.flight[row, col.F_OP]
+    emit_packet(s, buffer, row, n if op == col.OP_WRITE else 0, ready)
+
+
+@njit_inline
+def take_block(s: Any, peer: int, n: int, start: int) -> Any:
+    """The next `n` bytes of the head of `peer`'s queue as a row of `flight`, with a seq of its own."""
     work = s.peers[peer, col.P_HEAD]
-    op = s.work[work, col.W_OP]
     offset = s.work[work, col.W_CUT]
-    carried = n if op == col.OP_WRITE else 0
     if offset == 0:
         s.work[work, col.W_ISSUE] = start - s.work[work, col.W_POSTED]
-    departure = max(ready, s.peers[peer, col.P_LINK_FREE])
-    leaves = departure + wire_ps(s, peer, carried)
-    s.peers[peer, col.P_LINK_FREE] = leaves
-    arrival = max(leaves + s.peers[peer, col.P_LATENCY], s.peers[peer, col.P_LAST_ARRIVAL])
-    s.peers[peer, col.P_LAST_ARRIVAL] = arrival
-    cursor[col.C_TIME] = max(cursor[col.C_TIME], arrival)
-
     row = take_flight(s)
+    op = s.work[work, col.W_OP]
     seq = s.peers[peer, col.P_SEQ]
     s.peers[peer, col.P_SEQ] = (seq + 1) & col.SEQ_MASK
     s.peers[peer, col.P_BYTES] += n + col.PACKET_BYTES
@@ -200,28 +201,53 @@ def emit_request(s: Any, buffer: Any, peer: int, n: int, start: int, ready: int)
     s.flight[row, col.F_OP] = op
     s.flight[row, col.F_OFFSET] = offset
     s.flight[row, col.F_LENGTH] = n
-    s.flight[row, col.F_FRAME] = s.node[col.N_FRAMES] + 1
+    s.flight[row, col.F_SENDS] = 0
+    s.flight[row, col.F_ROUNDS] = 0
+    s.flight[row, col.F_STATE] = col.HERE
+    s.flight[row, col.F_FRAME] = 0
+    s.flight[row, col.F_SLOT] = 0
+    if op >= col.OP_FETCH_ADD and s.node[col.N_CHECKS] != 0:
+        s.flight[row, col.F_SLOT] = take_value_slot(s, peer)
+    s.flight[row, col.F_FLAGS] = col.ORDERED if s.work[work, col.W_FLAGS] & col.FLAG_ORDERED != 0 else 0
+    s.work[work, col.W_PENDING] += 1
+    s.work[work, col.W_CUT] = offset + n
+    if s.work[work, col.W_CUT] == s.work[work, col.W_LENGTH]:
+        dequeue(s, peer)
+    return row
+
+
+@njit_inline
+def emit_packet(s: Any, buffer: Any, row: int, carried: int, ready: int) -> None:
+    """Write the packet of a row of `flight` whose `carried` payload bytes are at C_PAYLOAD, and send it."""
+    cursor = s.cursor
+    peer = s.flight[row, col.F_PEER]
+    work = s.flight[row, col.F_WORK]
+    n = s.flight[row, col.F_LENGTH]
+    departure, leaves, arrival = carry(s, peer, carried, ready)
+    cursor[col.C_TIME] = max(cursor[col.C_TIME], arrival)
     spent = s.work[work, col.W_ISSUE] + s.work[work, col.W_TRANSLATE] + s.work[work, col.W_MEMORY]
     s.flight[row, col.F_LINK_WAIT] = departure - s.work[work, col.W_POSTED] - spent
     s.flight[row, col.F_WIRE] = arrival - departure
     s.flight[row, col.F_ARRIVAL] = arrival
     s.flight[row, col.F_TRANSLATE] = s.work[work, col.W_TRANSLATE]
     s.flight[row, col.F_MEMORY] = s.work[work, col.W_MEMORY]
-    s.work[work, col.W_PENDING] += 1
-    s.work[work, col.W_CUT] = offset + n
+    s.flight[row, col.F_FRAME] = s.node[col.N_FRAMES] + 1
+    s.flight[row, col.F_SENDS] += 1
+    if s.node[col.N_CHECKS] != 0:
+        link(s, row, leaves if s.node[col.N_VIRTUAL] != 0 else s.node[col.N_NOW])
 
     at = col.HEADER + cursor[col.C_USED] * col.PACKET_BYTES
     payload = cursor[col.C_PAYLOAD]
-    flags = col.HAS_PAYLOAD if carried else 0
-    store64(buffer, at, op | flags << 8 | s.work[work, col.W_PDID] << 32)
-    store64(buffer, at + col.X_SEQ, seq | n << 32)
-    store64(buffer, at + col.X_VA, s.work[work, col.W_REMOTE] + offset)
+    flags = s.flight[row, col.F_FLAGS] | (col.HAS_PAYLOAD if carried else 0)
+    slot = s.flight[row, col.F_SLOT]
+    head = s.flight[row, col.F_OP] | flags << 8 | s.work[work, col.W_PDID] << 32 | slot << 48
+    store64(buffer, at, head)
+    store64(buffer, at + col.X_SEQ, s.flight[row, col.F_SEQ] | n << 32)
+    store64(buffer, at + col.X_VA, s.work[work, col.W_REMOTE] + s.flight[row, col.F_OFFSET])
     store64(buffer, at + col.X_TOKEN, s.flight[row, col.F_TOKEN])
     store64(buffer, at + col.X_TIME, arrival)
     store64(buffer, at + col.X_OPERAND, s.work[work, col.W_OPERAND])
     store64(buffer, at + col.X_COMPARE, s.work[work, col.W_COMPARE])
-    seal(buffer, at, payload if carried else 0, carried)
+    seal(s, buffer, at, payload if carried else 0, carried)
     cursor[col.C_PAYLOAD] = pad(buffer, payload + carried)
     cursor[col.C_USED] += 1
-    if s.work[work, col.W_CUT] == s.work[work, col.W_LENGTH]:
-        dequeue(s, peer)

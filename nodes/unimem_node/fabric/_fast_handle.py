@@ -96,7 +96,11 @@ if COMPILED:
             _table(handle, 14),
             _table(handle, 15),
             _table(handle, 16),
-            _line(handle, 17),
+            _table(handle, 17),
+            _table(handle, 18),
+            _table(handle, 19),
+            _table(handle, 20),
+            _line(handle, 21),
         )
 
 else:

@@ -70,6 +70,12 @@ def accept(handle: Any, requests: Any, first: int, count: int) -> Any:
         for column in range(col.W_CUT, col.W_DONE + 1):
             work[row, column] = 0
         work[row, col.W_STATUS] = 0
+        work[row, col.W_ORIGIN] = 0
+        work[row, col.W_DEADLINE] = 0
+        if head >> 32 != 0:
+            deadline = node[col.N_NOW] + ((head >> 32) & 0xFFFF_FFFF) * 1_000_000
+            work[row, col.W_DEADLINE] = deadline
+            node[col.N_DEADLINE] = min(node[col.N_DEADLINE], deadline)
         node[col.K_POSTED] += 1
         submit(s, row)
     cursor[col.C_STOP] = col.STOP_DONE

@@ -31,7 +31,8 @@ from ._fast_frame import (
     stop_at_fault,
 )
 from ._fast_handle import open_arrays, open_state
-from ._fast_tables import find_slot, wire_ps
+from ._fast_links import carry
+from ._fast_tables import due, find_slot, note_seen, overtaken
 
 MAX_U32 = 0xFFFF_FFFF
 
@@ -55,6 +56,10 @@ def plain_header(s: Any, peer: int, frame: Any) -> Any:
         return -1
     if get32(frame, col.H_CONNECTION) != s.peers[peer, col.P_SEEN_CONNECTION]:
         return -1
+    if s.node[col.N_CHECKS] == 0:
+        return count
+    if 0 < (get32(frame, col.H_BASE) - s.peers[peer, col.P_EXPECTED]) & col.SEQ_MASK < 1 << 31:
+        return -1  # it has settled what we have not seen
     time = get64(frame, col.H_TIME)
     if time < 0 or time >= col.TIME_LIMIT or get32(frame, col.H_CRC) != header_crc(frame):
         return -1
@@ -128,7 +133,7 @@ def add_response(
     store64(buffer, at + col.X_TIME, time)
     store64(buffer, at + col.X_OPERAND, value)
     store64(buffer, at + col.X_COMPARE, min(translate, MAX_U32) | min(memory, MAX_U32) << 32)
-    seal(buffer, at, payload if carried else 0, carried)
+    seal(s, buffer, at, payload if carried else 0, carried)
     cursor[col.C_PAYLOAD] = pad(buffer, payload + carried)
     cursor[col.C_USED] += 1
     cursor[col.C_TIME] = max(cursor[col.C_TIME], time)
@@ -151,9 +156,9 @@ def close_reply(s: Any, buffer: Any, peer: int) -> Any:
         store64(buffer, at + col.X_VA, 0)
         store64(buffer, at + col.X_TOKEN, 0)
         store64(buffer, at + col.X_TIME, cursor[col.C_TIME])
-        store64(buffer, at + col.X_OPERAND, 0)
+        store64(buffer, at + col.X_OPERAND, s.peers[peer, col.P_GRANT])
         store64(buffer, at + col.X_COMPARE, 0)
-        seal(buffer, at, cursor[col.C_RECORDS], n)
+        seal(s, buffer, at, cursor[col.C_RECORDS], n)
         cursor[col.C_USED] += 1
     if cursor[col.C_PACKET] == cursor[col.C_COUNT]:
         cursor[col.C_STOP] = col.STOP_DONE
@@ -166,11 +171,10 @@ def close_reply(s: Any, buffer: Any, peer: int) -> Any:
 
 @njit_inline
 def serve(s: Any, peer: int, time: int, cost: int, memory: int) -> Any:
-    """Occupy the target engine for a request that arrived at `time`: (wait, done), ps. The next is due."""
+    """Occupy the target engine for a request that arrived at `time`: (wait, done), ps."""
     start = max(time, s.node[col.N_TARGET_FREE])
     done = start + cost + memory
     s.node[col.N_TARGET_FREE] = done
-    s.peers[peer, col.P_EXPECTED] = (s.peers[peer, col.P_EXPECTED] + 1) & col.SEQ_MASK
     return start - time, done
 
 
@@ -190,37 +194,36 @@ def respond_read(
     cost: int, memory: int,
 ) -> None:  # fmt: skip
     """Answer a READ whose bytes are at C_PAYLOAD; they take their time on the link back."""
-    departure = max(done, s.peers[peer, col.P_LINK_FREE])
-    leaves = departure + wire_ps(s, peer, n)
-    s.peers[peer, col.P_LINK_FREE] = leaves
-    back = leaves + s.peers[peer, col.P_LATENCY]
-    add_response(s, buffer, domain, seq, n, n, token, back, wait, 0, cost, memory)
+    _, _, arrival = carry(s, peer, n, done)
+    add_response(s, buffer, domain, seq, n, n, token, arrival, wait, 0, cost, memory)
     s.node[col.K_BYTES_READ] += n
 
 
 @njit_inline
-def remember(s: Any, peer: int, seq: int, status: int, value: Any) -> None:
-    """Keep the answer to a request whose duplicate could not be answered like a WRITE's."""
-    row = s.node[col.N_REPLAY]
-    s.node[col.N_REPLAY] = (row + 1) % s.replay.shape[0]
-    s.replay[row, col.A_PEER] = peer
+def remember(s: Any, peer: int, slot: int, seq: int, status: int, value: Any) -> None:
+    """Keep the answer of a request in its replay slot (from 1), unless a later one's is there already."""
+    row = (s.peers[peer, col.P_REPLAY] - 1) * col.VALUE_SLOTS + slot - 1
+    connection = s.peers[peer, col.P_SEEN_CONNECTION]
+    if s.replay[row, col.A_CONNECTION] == connection:
+        if (seq - s.replay[row, col.A_SEQ]) & col.SEQ_MASK >= 1 << 31:
+            return
+    s.replay[row, col.A_CONNECTION] = connection
     s.replay[row, col.A_SEQ] = seq
     s.replay[row, col.A_VALUE] = value
-    s.replay[row, col.A_CONNECTION] = s.peers[peer, col.P_SEEN_CONNECTION]
     s.replay[row, col.A_STATUS] = status
 
 
 @njit_inline
-def respond_atomic(
-    s: Any, buffer: Any, peer: int, domain: int, seq: int, token: int, wait: int, done: int, value: Any,
-    cost: int, memory: int,
+def respond_value(
+    s: Any, buffer: Any, peer: int, domain: int, seq: int, slot: int, token: int, n: int, wait: int,
+    done: int, value: Any, cost: int, memory: int,
 ) -> None:  # fmt: skip
-    """Answer an atomic, and remember the answer for a duplicate of it."""
+    """Answer a request that returns a value, and remember the answer for a duplicate of it."""
     add_response(
-        s, buffer, domain, seq, 8, 0, token, done + s.peers[peer, col.P_LATENCY], wait, value, cost, memory
+        s, buffer, domain, seq, n, 0, token, done + s.peers[peer, col.P_LATENCY], wait, value, cost, memory
     )
-    remember(s, peer, seq, 0, value)
-    s.node[col.K_ATOMICS] += 1
+    if s.node[col.N_CHECKS] != 0:
+        remember(s, peer, slot, seq, 0, value)
 
 
 @njit_inline
@@ -236,8 +239,15 @@ def execute(
     va = get64(frame, at + col.X_VA)
     time = get64(frame, at + col.X_TIME)
     carries = (head >> 8) & col.HAS_PAYLOAD != 0
+    replay = (head >> 48) & 0xFFFF
     s.cursor[col.C_STOP] = col.STOP_PACKET
-    if seq != s.peers[peer, col.P_EXPECTED] or time < 0 or time >= col.TIME_LIMIT or node[col.N_ENABLED] == 0:
+    flags = (head >> 8) & 0xFF
+    checks = node[col.N_CHECKS] != 0
+    if checks and not due(s, peer, seq):
+        return False
+    if flags & col.ORDERED != 0 and seq != s.peers[peer, col.P_EXPECTED]:
+        return False
+    if time < 0 or time >= col.TIME_LIMIT or node[col.N_ENABLED] == 0:
         return False
     if (
         va < node[col.N_WINDOW_BASE]
@@ -273,7 +283,9 @@ def execute(
         wait, done = serve(s, peer, time, cost, memory)
         respond_read(s, buffer, peer, domain, seq, n, token, wait, done, cost, memory)
     else:
-        if n != 8 or va & 7 != 0:
+        if n != 8 or va & 7 != 0 or op > col.OP_SWAP:
+            return False
+        if checks and (s.peers[peer, col.P_REPLAY] == 0 or replay == 0 or replay > col.VALUE_SLOTS):
             return False
         code, level, offset, _, cost = locate(arrays, lane, bank, va, ACCESS_WRITE, 8)
         if code != 0:
@@ -283,7 +295,10 @@ def execute(
         operand = get64(frame, at + col.X_OPERAND)
         store64(arrays.mem8, offset, atomic_result(op, old, operand, get64(frame, at + col.X_COMPARE)))
         wait, done = serve(s, peer, time, cost, memory)
-        respond_atomic(s, buffer, peer, domain, seq, token, wait, done, old, cost, memory)
+        respond_value(s, buffer, peer, domain, seq, replay, token, 8, wait, done, old, cost, memory)
+        node[col.K_ATOMICS] += 1
+    if checks:
+        note_seen(s, peer, seq)
     node[col.K_BLOCKS_SERVED] += 1
     return True
 
@@ -301,6 +316,8 @@ def receive(handle: Any, peer: int, frame: Any, buffer: Any) -> Any:
             return 0
         cursor[col.C_COUNT] = count
         node[col.N_CLOCK] = max(node[col.N_CLOCK], get64(frame, col.H_TIME))
+        if node[col.N_VIRTUAL] != 0:
+            node[col.N_NOW] = max(node[col.N_NOW], get64(frame, col.H_TIME))
         node[col.K_FRAMES_IN] += 1
         node[col.K_PACKETS_IN] += count
     if cursor[col.C_OPEN] == 0:
@@ -319,13 +336,13 @@ def receive(handle: Any, peer: int, frame: Any, buffer: Any) -> Any:
             payload = get32(frame, at + col.X_PAYLOAD)
             if payload & 7 != 0 or payload < records_end or payload + carried > frame.shape[0]:
                 return 0
-        if packet_crc(frame, at, payload, carried) != get32(frame, at + col.X_CRC):
+        if node[col.N_CHECKS] != 0 and packet_crc(frame, at, payload, carried) != get32(frame, at + col.X_CRC):
             return 0
         if op >= col.OP_WRITE and op <= col.OP_SWAP:
             if not execute(s, handle, arrays, peer, frame, at, payload, n, buffer):
                 return 0
         elif op == col.OP_ACK:
-            if not settle_acks(s, peer, frame, payload, carried):
+            if not settle_acks(s, peer, frame, at, payload, carried):
                 return 0
         elif op == col.OP_RESPONSE:
             if not settle_response(s, handle, arrays, peer, frame, at, payload, carried):
@@ -333,4 +350,6 @@ def receive(handle: Any, peer: int, frame: Any, buffer: Any) -> Any:
         else:
             return 0
         cursor[col.C_PACKET] += 1
+    if node[col.N_CHECKS] != 0 and overtaken(s, peer):
+        node[col.N_TIMER] = min(node[col.N_TIMER], node[col.N_NOW])
     return close_reply(s, buffer, peer)

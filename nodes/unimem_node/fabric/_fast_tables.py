@@ -11,6 +11,7 @@ from typing import Any
 from unimem_node._jit import njit_inline
 
 from . import _fast_columns as col
+from ._fast_links import free_at
 
 
 @njit_inline
@@ -44,13 +45,23 @@ def take_flight(s: Any) -> Any:
 
 @njit_inline
 def give_flight(s: Any, row: int) -> None:
-    """Free a row of `flight` and its share of the peer's window; answers to its token are late now."""
+    """Free a row of `flight`, its share of the peer's window and its seq; answers to its token are late now."""
+    peer = s.flight[row, col.F_PEER]
+    if s.flight[row, col.F_STATE] == col.FLYING:
+        if s.node[col.N_CHECKS] != 0:
+            unlink(s, row)
+    elif s.flight[row, col.F_STATE] == col.AGAIN:
+        s.peers[peer, col.P_AGAIN] -= 1
     s.flight[row, col.F_LIVE] = 0
     s.flight[row, col.F_NEXT] = s.node[col.N_FLIGHT_FREE]
     s.node[col.N_FLIGHT_FREE] = row
     s.node[col.N_FLIGHT_LIVE] -= 1
-    peer = s.flight[row, col.F_PEER]
     s.peers[peer, col.P_BYTES] -= s.flight[row, col.F_LENGTH] + col.PACKET_BYTES
+    if s.node[col.N_CHECKS] != 0:
+        note_settled(s, peer, s.flight[row, col.F_SEQ])
+        slot = s.flight[row, col.F_SLOT] - 1
+        if slot >= 0:
+            s.peers[peer, col.P_VALUES + (slot >> 6)] ^= 1 << (slot & 63)
     if s.peers[peer, col.P_HEAD] >= 0:
         mark_ready(s, peer)
 
@@ -68,6 +79,133 @@ def find_flight(s: Any, peer: int, token: int) -> Any:
     ):
         return -1
     return row
+
+
+@njit_inline
+def link(s: Any, row: int, sent: int) -> None:
+    """Put a packet at the end of those sent to its peer; the timer is wanted when it may be lost."""
+    peer = s.flight[row, col.F_PEER]
+    newest = s.peers[peer, col.P_NEWEST]
+    s.flight[row, col.F_STATE] = col.FLYING
+    s.flight[row, col.F_SENT] = sent
+    s.flight[row, col.F_OLDER] = newest
+    s.flight[row, col.F_NEWER] = -1
+    if newest >= 0:
+        s.flight[newest, col.F_NEWER] = row
+    else:
+        s.peers[peer, col.P_OLDEST] = row
+        due = sent + s.peers[peer, col.P_RTO]
+        s.node[col.N_TIMER] = min(s.node[col.N_TIMER], due)
+    s.peers[peer, col.P_NEWEST] = row
+
+
+@njit_inline
+def unlink(s: Any, row: int) -> None:
+    """Take a packet out of those that are under way."""
+    peer = s.flight[row, col.F_PEER]
+    older = s.flight[row, col.F_OLDER]
+    newer = s.flight[row, col.F_NEWER]
+    if older >= 0:
+        s.flight[older, col.F_NEWER] = newer
+    else:
+        s.peers[peer, col.P_OLDEST] = newer
+    if newer >= 0:
+        s.flight[newer, col.F_OLDER] = older
+    else:
+        s.peers[peer, col.P_NEWEST] = older
+
+
+@njit_inline
+def has_bit(table: Any, peer: int, seq: int) -> Any:
+    """Whether `seq` is marked in a peer's window."""
+    at = seq & col.WINDOW_MASK
+    return table[peer, at >> 5] >> (at & 31) & 1
+
+
+@njit_inline
+def flip_bit(table: Any, peer: int, seq: int) -> None:
+    """Mark `seq` in a peer's window, or take the mark away."""
+    at = seq & col.WINDOW_MASK
+    table[peer, at >> 5] ^= 1 << (at & 31)
+
+
+@njit_inline
+def note(s: Any, table: Any, peer: int, first: int, ahead: int, seq: int) -> None:
+    """`seq` is done: the first that is not moves on if it was this one. Columns of `peers`: `first`, `ahead`."""
+    if s.peers[peer, first] != seq:
+        flip_bit(table, peer, seq)
+        s.peers[peer, ahead] += 1
+        return
+    following = (seq + 1) & col.SEQ_MASK
+    while s.peers[peer, ahead] > 0 and has_bit(table, peer, following) != 0:
+        flip_bit(table, peer, following)
+        s.peers[peer, ahead] -= 1
+        following = (following + 1) & col.SEQ_MASK
+    s.peers[peer, first] = following
+
+
+@njit_inline
+def note_settled(s: Any, peer: int, seq: int) -> None:
+    """The request `seq` of ours is settled: its peer need not remember it."""
+    note(s, s.settled, peer, col.P_BASE, col.P_SETTLED, seq)
+
+
+@njit_inline
+def note_seen(s: Any, peer: int, seq: int) -> None:
+    """The request `seq` of a peer has its verdict, and is not executed again."""
+    note(s, s.seen, peer, col.P_EXPECTED, col.P_AHEAD, seq)
+
+
+@njit_inline
+def due(s: Any, peer: int, seq: int) -> Any:
+    """Whether a peer's request is inside its window and has no verdict yet."""
+    ahead = (seq - s.peers[peer, col.P_EXPECTED]) & col.SEQ_MASK
+    if ahead == 0:
+        return True
+    return ahead < col.WINDOW and has_bit(s.seen, peer, seq) == 0
+
+
+@njit_inline
+def word_from(s: Any, row: int) -> None:
+    """A peer has answered a packet: it lives, and so long it takes (RFC 6298; Karn: not after a repetition)."""
+    peer = s.flight[row, col.F_PEER]
+    sent = s.flight[row, col.F_SENT]
+    s.peers[peer, col.P_TIMEOUTS] = 0
+    if s.flight[row, col.F_SENDS] != 1:
+        return
+    s.peers[peer, col.P_RACK] = max(s.peers[peer, col.P_RACK], sent)
+    sample = max(s.node[col.N_NOW] - sent, 0)
+    srtt = s.peers[peer, col.P_SRTT]
+    if srtt == 0:
+        s.peers[peer, col.P_SRTT] = sample
+        s.peers[peer, col.P_RTTVAR] = sample >> 1
+    else:
+        s.peers[peer, col.P_RTTVAR] += (abs(sample - srtt) - s.peers[peer, col.P_RTTVAR]) >> 2
+        s.peers[peer, col.P_SRTT] = srtt + ((sample - srtt) >> 3)
+    rto = s.peers[peer, col.P_SRTT] + 4 * s.peers[peer, col.P_RTTVAR]
+    s.peers[peer, col.P_RTO] = min(max(rto, s.node[col.N_RTO_MIN]), s.node[col.N_RTO_MAX])
+
+
+@njit_inline
+def overtaken(s: Any, peer: int) -> Any:
+    """Whether the oldest packet under way was sent well before one that is answered: it is lost then."""
+    oldest = s.peers[peer, col.P_OLDEST]
+    if oldest < 0:
+        return False
+    return s.flight[oldest, col.F_SENT] + (s.peers[peer, col.P_SRTT] >> 2) < s.peers[peer, col.P_RACK]
+
+
+@njit_inline
+def take_value_slot(s: Any, peer: int) -> Any:
+    """A replay slot at the peer for a request that returns a value, + 1; 0: all are in use."""
+    for word in range(4):
+        free = ~s.peers[peer, col.P_VALUES + word]
+        if free != 0:
+            for bit in range(64):
+                if free >> bit & 1:
+                    s.peers[peer, col.P_VALUES + word] |= 1 << bit
+                    return word * 64 + bit + 1
+    return 0
 
 
 @njit_inline
@@ -122,6 +260,38 @@ def dequeue(s: Any, peer: int) -> None:
     if following < 0:
         s.peers[peer, col.P_TAIL] = -1
     s.work[row, col.W_STATE] = col.WORK_SENT
+
+
+def unqueue(s: Any, row: int) -> None:
+    """Take a work request out of its peer's send queue, wherever it stands. Readable code only."""
+    peer = s.work[row, col.W_PEER]
+    if s.peers[peer, col.P_HEAD] == row:
+        dequeue(s, peer)
+        return
+    before = s.peers[peer, col.P_HEAD]
+    while s.work[before, col.W_NEXT] != row:
+        before = s.work[before, col.W_NEXT]
+    s.work[before, col.W_NEXT] = s.work[row, col.W_NEXT]
+    if s.peers[peer, col.P_TAIL] == row:
+        s.peers[peer, col.P_TAIL] = before
+    s.work[row, col.W_STATE] = col.WORK_SENT
+
+
+def unhold(s: Any, row: int) -> None:
+    """Take a work request out of the list behind a fence. Readable code only."""
+    domain = s.work[row, col.W_PDID]
+    following = s.work[row, col.W_NEXT]
+    before = s.domains[domain, col.D_HEAD] - 1
+    if before == row:
+        s.domains[domain, col.D_HEAD] = following + 1
+        if following < 0:
+            s.domains[domain, col.D_TAIL] = 0
+    else:
+        while s.work[before, col.W_NEXT] != row:
+            before = s.work[before, col.W_NEXT]
+        s.work[before, col.W_NEXT] = following
+        if s.domains[domain, col.D_TAIL] == row + 1:
+            s.domains[domain, col.D_TAIL] = before + 1
 
 
 @njit_inline
@@ -275,36 +445,86 @@ def find_route(s: Any, gva: int) -> Any:
 
 
 @njit_inline
+def window_bytes(s: Any, peer: int) -> Any:
+    """Bytes that may be in flight to a peer, headers included: our limit, or what it grants."""
+    granted = s.peers[peer, col.P_CREDIT]
+    return min(s.node[col.N_PEER_BYTES], granted) if granted > 0 else s.node[col.N_PEER_BYTES]
+
+
+@njit_inline
+def window_packets(s: Any, peer: int) -> Any:
+    """Packets that may still be sent to a peer before it has to remember more than its window holds."""
+    return col.WINDOW - ((s.peers[peer, col.P_SEQ] - s.peers[peer, col.P_BASE]) & col.SEQ_MASK)
+
+
+@njit_inline
+def booked(s: Any, peer: int) -> Any:
+    """Whether the way to a peer is taken so far ahead that nothing is cut for it now; then a timer is set."""
+    ahead = s.node[col.N_LOOKAHEAD]
+    if ahead == 0:
+        return False
+    wake = free_at(s, peer) - ahead
+    if wake <= s.node[col.N_CLOCK]:
+        return False
+    s.node[col.N_PACED] = min(s.node[col.N_PACED], wake)
+    return True
+
+
+@njit_inline
 def next_block(s: Any, peer: int) -> Any:
-    """Bytes of the next block for `peer`; 0 when its queue is empty or its window full."""
+    """Bytes of the next block for `peer`; 0 when its queue is empty, its window full or its link booked."""
     row = s.peers[peer, col.P_HEAD]
     if row < 0:
         return 0
     n = min(s.node[col.N_BLOCK_BYTES], s.work[row, col.W_LENGTH] - s.work[row, col.W_CUT])
     under_way = s.peers[peer, col.P_BYTES]
-    if under_way > 0 and under_way + n + col.PACKET_BYTES > s.node[col.N_PEER_BYTES]:
+    if under_way > 0 and under_way + n + col.PACKET_BYTES > window_bytes(s, peer):
         return 0
-    return n
+    if s.node[col.N_CHECKS] != 0:
+        if window_packets(s, peer) <= 0:
+            return 0
+        if s.work[row, col.W_OP] >= col.OP_FETCH_ADD and no_value_slot(s, peer):
+            return 0
+    return 0 if booked(s, peer) else n
+
+
+@njit_inline
+def no_value_slot(s: Any, peer: int) -> Any:
+    """Whether all replay slots at a peer are in use."""
+    return (
+        s.peers[peer, col.P_VALUES]
+        & s.peers[peer, col.P_VALUES + 1]
+        & s.peers[peer, col.P_VALUES + 2]
+        & s.peers[peer, col.P_VALUES + 3]
+    ) == -1
 
 
 @njit_inline
 def plan_frame(s: Any, peer: int) -> Any:
-    """(packets, payload bytes) of the next frame for `peer`, within limits and window; (0, 0): none."""
+    """(packets, payload bytes) of the next frame for `peer`, within limits and window; (0, 0): none.
+
+    An upper bound: `next_block` has the last word on each block.
+    """
     packets = 0
     payload = 0
     block = s.node[col.N_BLOCK_BYTES]
     most = s.node[col.N_FRAME_PACKETS]
+    if s.node[col.N_CHECKS] != 0:
+        most = min(most, window_packets(s, peer))
     room = s.node[col.N_FRAME_PAYLOAD]
+    limit = window_bytes(s, peer)
     under_way = s.peers[peer, col.P_BYTES]
     row = s.peers[peer, col.P_HEAD]
+    if next_block(s, peer) == 0:
+        return 0, 0
     while row >= 0:
         left = s.work[row, col.W_LENGTH] - s.work[row, col.W_CUT]
         carries = s.work[row, col.W_OP] == col.OP_WRITE
         while left > 0:
             n = min(block, left)
-            if packets == most or (carries and payload + n > room):
+            if packets >= most or (carries and payload + n > room):
                 return packets, payload
-            if under_way > 0 and under_way + n + col.PACKET_BYTES > s.node[col.N_PEER_BYTES]:
+            if under_way > 0 and under_way + n + col.PACKET_BYTES > limit:
                 return packets, payload
             under_way += n + col.PACKET_BYTES
             packets += 1
@@ -313,9 +533,3 @@ def plan_frame(s: Any, peer: int) -> Any:
             left -= n
         row = s.work[row, col.W_NEXT]
     return packets, payload
-
-
-@njit_inline
-def wire_ps(s: Any, peer: int, n: int) -> Any:
-    """Time of `n` bytes on the link to a peer."""
-    return max(n, col.LINK_MINIMUM) * s.peers[peer, col.P_PS_PER_KIB] >> 10

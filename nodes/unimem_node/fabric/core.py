@@ -8,7 +8,9 @@ without a slot raises the miss interrupt; the kernel's handler may program a slo
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
+from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -23,10 +25,11 @@ from unimem_node.mmu.regime import A_LEVEL_SHIFT
 from unimem_node.smmu import Fault, Smmu
 from unimem_node.smmu._fast import translate
 from unimem_node.smmu.arrays import BLOCKED
+from unimem_node.smmu.stalls import Hold
 
 from . import _fast_columns as col
 from ._fast_handle import make_handle
-from ._fast_tables import complete
+from ._fast_tables import complete, mark_ready
 from .state import RdmaSpec, State, grown, new_state
 
 Bytes = npt.NDArray[np.uint8]
@@ -40,6 +43,21 @@ _UINT8 = np.dtype(np.uint8)
 BURST_BORDER = 4096
 #: Large buffers kept for frames; more are in use at once only when a transport holds many.
 POOLED = 16
+
+
+class Ways(Protocol):
+    """Paths through the network."""
+
+    def get(self, index: int, /) -> Sequence[Sequence[int]] | None:
+        """The paths to node `index`, each a list of rows of the table of links; None: none is known."""
+
+
+class Verdict(IntEnum):
+    """What software makes of a refused access (register FAULT_VERDICT)."""
+
+    NONE = 0
+    PENDING = 1
+    REFUSE = 2
 
 
 class Record(Protocol):
@@ -63,6 +81,8 @@ class Refusal(NamedTuple):
     fsr: int = 0
     fsynr0: int = 0
     written: int = 0
+    slot: int = -1
+    hold: Hold | None = None
 
 
 class Moved(NamedTuple):
@@ -97,6 +117,7 @@ class Core:
         incarnation: int,
         record: Record,
         snoop: Snoop | None = None,
+        timer: Callable[[], int] | None = None,
     ) -> None:
         self.smmu, self.memory, self.scheduler, self.spec, self.record = smmu, memory, scheduler, spec, record
         self.index = index
@@ -106,13 +127,22 @@ class Core:
         # Scalars through memoryviews: half the time of an index into an array, and plain integers.
         self.node = memoryview(self.state.node)
         self.cursor = memoryview(self.state.cursor)
+        self._timer = timer
+        self.node[col.N_VIRTUAL] = timer is None
+        #: Called when the interface wants `pump` although nobody has called it.
+        self.wake: Callable[[], object] | None = None
         self.ports = [SmmuPort(smmu, spec.stream_base + slot) for slot in range(spec.slots)]
         self.miss: Any = lambda domain: Status.ACCESS_DENIED  # the register block raises the interrupt
+        self.verdict: Any = lambda refuse: Verdict.REFUSE  # ... and says what the handler has decided
+        self.holds: Any = lambda: False  # whether stalled accesses wait for software (FAULT_CTRL.HOLD)
+        self.ways: Ways | None = None  # paths by peer, asked when a peer's row is made
+        self.again: dict[int, deque[int]] = {}  # tokens of packets to send again, by row of the peer
         self.peer_rows: dict[int, int] = {}  # by node index
         self.peer_indices: list[int] = []  # by row
         self.links: dict[int, tuple[int, int]] = {index: (0, 0)}  # (latency, ps per KiB) by peer
         self._now = -1
         self._epoch = smmu.epoch
+        self.grant = self.node[col.N_PEER_BYTES]
         self.scratch: Bytes = np.empty(col.SMALL_FRAME, np.uint8)
         self._scratch_bytes = self.scratch.data
         self._pool: list[Bytes] = []
@@ -175,8 +205,15 @@ class Core:
             row = self.peer_rows[index] = len(self.peer_rows)
             self.peer_indices.append(index)
             if row >= len(self.state.peers):
-                self._refresh(peers=grown(self.state.peers, row + 1))
+                self._refresh(
+                    peers=grown(self.state.peers, row + 1),
+                    seen=grown(self.state.seen, row + 1),
+                    settled=grown(self.state.settled, row + 1),
+                )
             peer = self.state.peers[row]
+            peer[col.P_OLDEST] = peer[col.P_NEWEST] = -1
+            peer[col.P_RTO] = self.spec.rto_first_ps
+            peer[col.P_GRANT] = self.grant
             peer[col.P_INDEX] = index
             peer[col.P_HEAD] = peer[col.P_TAIL] = -1
             peer[col.P_READY] = col.NOT_READY
@@ -184,7 +221,78 @@ class Core:
             latency, ps_per_kib = self.links.get(index, (self.spec.hop_ps, self.spec.link_ps_per_kib))
             peer[col.P_LATENCY], peer[col.P_PS_PER_KIB] = latency, ps_per_kib
             self._route_peer(index, row)
+            self.lay_paths(index, row)
         return row
+
+    def lay_paths(self, index: int, row: int) -> None:
+        """Enter the paths to a peer, if the network has any."""
+        found = self.ways.get(index) if self.ways is not None else None
+        if not found:
+            return
+        first = len(self.state.paths)
+        paths = np.zeros((first + len(found), col.PATH_COLS), np.int64)
+        paths[:first] = self.state.paths
+        for at, path in enumerate(found, first):
+            if len(path) >= col.PATH_COLS:
+                raise ValueError(f"a path of {len(path)} links: {col.PATH_COLS - 1} at most")
+            paths[at, 0], paths[at, 1 : 1 + len(path)] = len(path), path
+        self._refresh(paths=paths)
+        peer = self.state.peers[row]
+        peer[col.P_PATHS], peer[col.P_PATH_COUNT], peer[col.P_NEXT_PATH] = first + 1, len(found), 0
+
+    def set_links(self, links: np.ndarray, ways: Ways) -> None:
+        """Use this table of links (shared, not copied) and these paths."""
+        self.ways = ways
+        self._refresh(links=links)
+        for index, row in self.peer_rows.items():
+            self.lay_paths(index, row)
+
+    def replay_block(self, peer: int) -> None:
+        """Make room for the answers a peer may ask for again."""
+        if self.state.peers[peer, col.P_REPLAY] == 0:
+            block = self.node[col.N_REPLAYS]
+            self.node[col.N_REPLAYS] = block + 1
+            rows = (block + 1) * col.VALUE_SLOTS
+            if rows > len(self.state.replay):
+                self._refresh(replay=grown(self.state.replay, rows))
+            self.state.peers[peer, col.P_REPLAY] = block + 1
+
+    def set_grant(self, parked: int) -> None:
+        """Tell peers with the next ACK how much they may send, with so many bytes parked here."""
+        header = col.PACKET_BYTES + self.spec.block_bytes
+        free = max(self.spec.parked_bytes - parked, 0)
+        self.grant = max(self.node[col.N_PEER_BYTES] * free // self.spec.parked_bytes, header)
+        self.state.peers[: len(self.peer_rows), col.P_GRANT] = self.grant
+
+    def send_again(self, row: int) -> None:
+        """Queue a packet that is not under way (any more) to be sent once more."""
+        peer, token = int(self.state.flight[row, col.F_PEER]), int(self.state.flight[row, col.F_TOKEN])
+        self.state.flight[row, col.F_STATE] = col.AGAIN
+        self.state.peers[peer, col.P_AGAIN] += 1
+        self.again.setdefault(peer, deque()).append(token)
+        mark_ready(self.state, peer)
+
+    def wait_for_bank(self, refusal: Refusal, slot: int, resumed: Callable[[bool], object]) -> None:
+        """Have `resumed(retry)` called when software has decided on a stalled access, or freed its bank."""
+        if refusal.hold is not None:
+            refusal.hold.attach(resumed)
+        else:
+            self.smmu.wait(int(self.state.slots[slot, col.S_BANK]), resumed)
+
+    def wake_queues(self) -> None:
+        """Peers with something to send may have their turn again: a link is free enough."""
+        for row in range(len(self.peer_rows)):
+            if self.state.peers[row, col.P_HEAD] >= 0:
+                mark_ready(self.state, row)
+
+    def ask_turn(self) -> None:
+        """Somebody outside any call of the shell has given us something to do."""
+        if self.wake is not None:
+            self.wake()
+
+    def alarm(self, time_ps: int) -> None:
+        """`on_timer` is wanted at `time_ps`, on the timer's clock."""
+        self.node[col.N_ALARM] = min(self.node[col.N_ALARM], time_ps)
 
     def set_routes(self, rows: Sequence[Route]) -> None:
         """Take over a table of routes, sorted by address."""
@@ -212,6 +320,7 @@ class Core:
         """Begin a piece of work: our clock is not behind the scheduler's; ways are those in force."""
         self.smmu.pmu.poll()  # what the piece before has made may overflow a counter
         now, epoch = self.scheduler.now_ps, self.smmu.epoch
+        self.node[col.N_NOW] = max(self.node[col.N_NOW], now if self._timer is None else self._timer())
         if now != self._now:
             self._now = now
             if now > self.node[col.N_CLOCK]:  # noqa: PLR1730 - `max` would store each time
@@ -295,11 +404,18 @@ class Core:
         return Moved(done, cost, None)
 
     def refuse(self, slot: int, va: int, access: int, code: int, level: int) -> Refusal | None:
-        """Have the SMMU record a refused access; None when the master is not told of it."""
+        """Have the SMMU record a refused access; None when the master is not told of it.
+
+        The interrupt handler has run when this returns: the status is PAGE_PENDING when it says that the
+        page will come. `hold` of the refusal: the access is stalled, or held up by one that is.
+        """
         port = self.ports[slot]
         fault: Fault | None
-        if code == BLOCKED:  # the interface cannot hold a request: it says so, and nothing is recorded
-            return Refusal(Status.BANK_BLOCKED, iova=va, access=access & 1, stream_id=port.stream_id or 0)
+        if code == BLOCKED:  # nothing is recorded
+            return Refusal(
+                Status.BANK_BLOCKED, iova=va, access=access & 1, stream_id=port.stream_id or 0, slot=slot
+            )
+        verdict, hold = Verdict.REFUSE, None
         if code == NO_MEMORY:
             fault = port.no_memory(va, access, level)
             if fault is None:
@@ -307,13 +423,24 @@ class Core:
                     Status.EXTERNAL_ABORT, iova=va, access=access & 1, stream_id=port.stream_id or 0
                 )
         else:
-            fault = port.refused(va, access, 0 if code == NO_ROUTE else code, level)
-            if fault.hold is not None:  # stalled: the interface cannot wait, so nobody is to be told
-                fault.hold.cancel()
-            if not fault.aborts:
+            faults: list[Fault] = []
+
+            def refused() -> None:
+                faults.append(port.refused(va, access, 0 if code == NO_ROUTE else code, level))
+
+            verdict = self.verdict(refused)
+            fault = faults[0]
+            hold = fault.hold
+            if hold is not None and not self.holds():
+                hold.cancel()
+                hold = None
+            if hold is None and not fault.aborts and verdict != Verdict.PENDING:
                 return None
+        status = _status(code)
+        if verdict == Verdict.PENDING and hold is None:
+            status = Status.PAGE_PENDING
         return Refusal(
-            _status(code),
+            status,
             stage=fault.stage,
             level=fault.level,
             access=access & 1,
@@ -322,6 +449,8 @@ class Core:
             context_bank=max(fault.context_bank, 0),
             fsr=fault.fsr,
             fsynr0=fault.fsynr0,
+            slot=slot,
+            hold=hold,
         )
 
     # ---- ending work requests -------------------------------------------------------------------------

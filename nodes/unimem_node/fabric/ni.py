@@ -11,7 +11,7 @@ The common case runs compiled, a frame a call (`_fast_*`); it stops at what is u
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -32,17 +32,18 @@ from ._fast_cut import cut
 from ._fast_frame import close_requests, open_buffer
 from ._fast_post import accept
 from ._fast_receive import close_reply, open_reply, receive
-from ._fast_tables import plan_frame, pop_ready
-from .core import Bytes, Core, Route, Stopped
+from ._fast_tables import mark_ready, plan_frame, pop_ready
+from .core import Bytes, Core, Refusal, Route, Stopped, Ways
 from .packets import Frame, PacketOp, open_frame
 from .registers import NiRegisters
+from .retransmit import Retransmit
 from .source import Source
 from .state import COUNTERS, RdmaSpec
 from .target import Target
 
 _INT64 = np.dtype(np.int64)
 _NO_COMPLETIONS: npt.NDArray[np.void] = np.empty(0, COMPLETION)
-_ANSWERS = frozenset({PacketOp.ACK, PacketOp.RESPONSE, PacketOp.NACK})
+_ANSWERS = frozenset({PacketOp.ACK, PacketOp.RESPONSE, PacketOp.NACK, PacketOp.READY})
 
 
 class _Entered(NamedTuple):
@@ -73,6 +74,7 @@ class RdmaNi:
         snoop: Snoop | None = None,
         name: str = "",
         log: EventLog | None = None,
+        timer: Callable[[], int] | None = None,
     ) -> None:
         self.spec = spec or RdmaSpec()
         self.index, self.incarnation, self.name = index, incarnation, name or f"n{index}"
@@ -86,9 +88,13 @@ class RdmaNi:
             incarnation=incarnation,
             record=self._record,
             snoop=snoop,
+            timer=timer,
         )
         self._registers = NiRegisters(self._core, irq_line)
         self._source, self._target = Source(self._core), Target(self._core)
+        self._retransmit = Retransmit(self._core, self._source, self._give_up)
+        self._target.parking.examine = self._examine_parked
+        self._registers.on_resolved = self._resolved
         self._fast = fast and snoop is None
         self._node, self._cursor = self._core.node, self._core.cursor
         self._outbox: list[tuple[int, Bytes]] = []
@@ -164,6 +170,9 @@ class RdmaNi:
     def pump(self) -> None:
         """Cut whatever may leave now into frames; frames for this node itself are examined at once."""
         node = self._node
+        if self._target.nacks:
+            self._core.tick()
+            self._notify()
         while node[N_READY_HEAD] >= 0 or self._loop:
             self._core.tick()
             while node[N_READY_HEAD] >= 0:
@@ -189,6 +198,9 @@ class RdmaNi:
                 buffer = core.buffer(cursor[C_NEED])
             elif stop == col.STOP_NEED_FLIGHT:
                 core.room_for_flight(cursor[C_NEED])
+            elif stop == col.STOP_AGAIN:
+                self._cut_again(cursor[C_PEER])
+                return
             else:
                 self._source.cut_one(cursor[C_PEER], buffer, self._stopped())
             size = -1
@@ -198,6 +210,9 @@ class RdmaNi:
         core, cursor = self._core, self._cursor
         packets = payload = 0
         while packets == 0 and (peer := self._node[N_READY_HEAD]) >= 0:
+            if core.state.peers[peer, col.P_AGAIN]:
+                cursor[C_STOP], cursor[C_PEER] = col.STOP_AGAIN, peer
+                return 0
             packets, payload = plan_frame(core.state, peer)
             if packets == 0:
                 pop_ready(core.state)
@@ -211,6 +226,20 @@ class RdmaNi:
         while self._source.cut_one(peer, buffer):
             pass
         return int(close_requests(core.state, buffer, peer))
+
+    def _cut_again(self, peer: int) -> None:
+        """The peer whose turn it is has packets to be sent again: they go first."""
+        core = self._core
+        buffer = core.scratch
+        size = self._retransmit.size_of(peer)
+        if size > len(buffer):
+            buffer = core.buffer(size)
+        pop_ready(core.state)
+        size = self._retransmit.cut_frame(peer, buffer)
+        if core.state.peers[peer, col.P_AGAIN] or core.state.peers[peer, col.P_HEAD] >= 0:
+            mark_ready(core.state, peer)
+        if size:
+            self._send(peer, core.finished(buffer, size))
 
     def _stopped(self) -> Stopped | None:
         """What compiled code knows of the refused address it stopped at."""
@@ -293,9 +322,32 @@ class RdmaNi:
     def _after(self, peer: int, peer_index: int, entered: _Entered | None) -> None:
         """What only an unusual frame leaves to do."""
         if self._target.nacks:
-            self._send(peer, self._target.nack_frame(peer))
+            self._notify()
         if entered is not None and entered.restarted:
             self._forget(peer_index, peer, Status.PEER_LOST, "it has restarted")
+
+    def _notify(self) -> None:
+        """Send the NACKs and READYs that wait."""
+        for peer in list(self._target.nacks):
+            self._send(peer, self._target.nack_frame(peer))
+
+    def _examine_parked(self, peer: int, frame: Bytes, why: Refusal | None) -> None:
+        """Software has decided on a parked request: execute it now, or refuse it."""
+        core = self._core
+        opened = open_frame(frame)
+        if why is not None:
+            self._target.end_parked(peer, opened.packets[0], why)
+            return
+        assert core.cursor[col.C_COUNT] < 0, "not in the middle of a frame"
+        core.cursor[col.C_COUNT] = 1
+        self._examine_readable(peer, _Entered(opened, stale=False, restarted=False))
+
+    def _resolved(self, pdid: int, va: int, length: int) -> None:
+        """Software has brought pages of a process."""
+        self._core.tick()
+        self._source.resolved(pdid, va, length)
+        self._target.resolved(pdid, va, length)
+        self._core.ask_turn()
 
     def _enter(self, peer: int, peer_index: int, frame: Bytes) -> _Entered | None:
         """Look at a frame's header; None for what is no frame, or comes from a past connection: dropped."""
@@ -316,9 +368,13 @@ class RdmaNi:
             return None
         if now > seen:
             row[col.P_SEEN_INCARNATION], row[col.P_SEEN_CONNECTION] = now
-            row[col.P_EXPECTED] = 0
+            self._target.forget(peer)
         restarted = seen[0] > 0 and now[0] > seen[0] and now[0] > row[col.P_ROUTE_INCARNATION]
         stale = header["dst_node"] != self.index or header["dst_incarnation"] != self.incarnation
+        if not stale:
+            self._target.forget_below(peer, int(header["base"]))
+        if node[col.N_VIRTUAL]:
+            node[col.N_NOW] = max(node[col.N_NOW], int(header["time"]))
         self._cursor[col.C_COUNT] = len(opened.packets)
         node[col.N_CLOCK] = max(node[col.N_CLOCK], int(header["time"]))
         node[col.K_FRAMES_IN] += 1
@@ -360,22 +416,66 @@ class RdmaNi:
         """The frame of `size` bytes in the scratch buffer is for the peer in row `peer`: send it."""
         self._send(peer, self._core.finished(self._core.scratch, size))
 
+    # ---- timers -------------------------------------------------------------------------------------
+
     @property
     def timer_ps(self) -> int | None:
-        """None: there are no timers yet."""
-        return None
+        """When `on_timer` is wanted, on the timer's clock; None: not at all."""
+        return self._retransmit.due_ps
 
     def on_timer(self) -> None:
-        """Nothing is ever due."""
+        """Do what is due by now; `pump` then sends it."""
+        self._core.tick()
+        self._retransmit.on_timer()
+
+    @property
+    def wake(self) -> Callable[[], object] | None:
+        """Called when `pump` is wanted although nobody has called anything."""
+        return self._core.wake
+
+    @wake.setter
+    def wake(self, fn: Callable[[], object] | None) -> None:
+        self._core.wake = fn
+
+    def set_network(self, links: np.ndarray, ways: Ways) -> None:
+        """Send over these links (int64[n, LINK_COLS], shared with whoever uses them), by these paths."""
+        self._core.set_links(links, ways)
+
+    def set_pacing(self, lookahead_ps: int) -> None:
+        """Cut nothing for a link that is booked further ahead than that; 0: always cut."""
+        self._node[col.N_LOOKAHEAD] = lookahead_ps
+
+    def cancel(self, wr_id: int) -> bool:
+        """End a work request now, CANCELLED; False when it is not under way (any more)."""
+        core = self._core
+        core.tick()
+        work = core.state.work
+        found = np.flatnonzero(
+            (work[:, col.W_STATE] != col.WORK_FREE) & (work[:, col.W_ID] == np.uint64(wr_id).view(np.int64))
+        )
+        for row in found.tolist():
+            self._source.end(row, Status.CANCELLED, self._node[col.N_HANDED])
+        return len(found) > 0
 
     # ---- peers that are gone ------------------------------------------------------------------------------
 
-    def peer_lost(self, peer_index: int, reason: str) -> None:
-        """The connection broke. What was handed to the transport may have happened; the rest did not."""
+    def connection_lost(self, peer_index: int, reason: str) -> None:
+        """The transport's connection broke: what is unanswered is sent again over the next one."""
+        row = self._core.peer_rows.get(peer_index)
+        self._core.tick()
+        if row is not None:
+            self._record(self._node[col.N_CLOCK], "connection_lost", peer=peer_index, reason=reason)
+            self._retransmit.connection_lost(row)
+
+    def peer_gone(self, peer_index: int, reason: str) -> None:
+        """The peer is no more. What was handed to the transport may have happened; the rest did not."""
         row = self._core.peer_rows.get(peer_index)
         self._core.tick()
         if row is not None:
             self._forget(peer_index, row, Status.PEER_LOST, reason)
+
+    def _give_up(self, peer: int, reason: str) -> None:
+        self._forget(self._core.peer_indices[peer], peer, Status.PEER_LOST, reason)
 
     def peer_unreachable(self, peer_index: int, reason: str) -> None:
         """There was no connection: nothing was sent, whatever the transport had been handed."""

@@ -10,6 +10,7 @@ model) the domain has a slot, or the request is refused with the status in MISS_
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from unimem.wire import Status
@@ -17,7 +18,7 @@ from unimem_node.bus.interrupts import Line
 from unimem_node.bus.registers import Field, Register, RegisterFile
 
 from . import _fast_columns as col
-from .core import Core
+from .core import Core, Verdict
 
 IDENTITY: Final = 0x494E_4D55  # "UMNI"
 SLOT_VALID: Final = 1 << 31
@@ -47,6 +48,26 @@ REGISTERS: Final = (
     Register("SLOTS", 0x030, writable=0, doc="number of PD slots"),
     Register("BLOCK_BYTES", 0x034, writable=0, doc="unit of acknowledgement"),
     Register("CLOCK", 0x040, size=8, writable=0, doc="virtual time, ps"),
+    Register(
+        "FAULT_CTRL",
+        0x050,
+        writable=3,
+        fields=(
+            Field("HOLD", 1, 1, "stalled accesses wait for RESUME; else they are refused"),
+            Field("RETRY", 0, 0, "a refused access of which software has said nothing is tried again"),
+        ),
+    ),
+    Register(
+        "FAULT_VERDICT",
+        0x054,
+        writable=3,
+        fields=(Field("VERDICT", 1, 0, "1: the page will come; 2: it will not"),),
+        doc="what software makes of the access that was just refused; reset by each",
+    ),
+    Register("RESOLVED_PDID", 0x058, writable=0xFFFF),
+    Register("RESOLVED_VA", 0x060, size=8),
+    Register("RESOLVED_LENGTH", 0x068, size=8),
+    Register("RESOLVED", 0x070, writable=1, doc="write 1: what waits for these pages is tried again"),
     Register(
         "PD_SLOT",
         0x100,
@@ -79,7 +100,12 @@ class NiRegisters:
         self.file.on_write("PD_SLOT", self._bind)
         self.file.on_read("PD_USED", self._used, refreshes=True)
         self.file.on_read("CLOCK", self._clock, refreshes=True)
+        self.file.on_write("RESOLVED", self._doorbell)
+        #: Called with (pdid, va, length) when software has rung RESOLVED.
+        self.on_resolved: Callable[[int, int, int], object] = lambda pdid, va, length: None
         core.miss = self.miss
+        core.verdict = self.verdict
+        core.holds = lambda: bool(self.file.peek("FAULT_CTRL") & 2)
 
     def miss(self, domain: int) -> Status:
         """Ask the kernel for a slot for `domain`; returns what to refuse with if there is none afterwards."""
@@ -89,6 +115,25 @@ class NiRegisters:
         self._drive()
         reason = self.file.peek("MISS_REASON")
         return Status(reason) if reason in _REASONS else Status.ACCESS_DENIED
+
+    def verdict(self, refuse: Callable[[], None]) -> Verdict:
+        """Have an access refused, interrupt and all, and return what software makes of it."""
+        self.file.poke("FAULT_VERDICT", Verdict.NONE)
+        refuse()
+        found = self.file.peek("FAULT_VERDICT")
+        if found == Verdict.NONE:
+            return Verdict.PENDING if self.file.peek("FAULT_CTRL") & 1 else Verdict.REFUSE
+        return Verdict.PENDING if found == Verdict.PENDING else Verdict.REFUSE
+
+    def _doorbell(self, index: int, old: int, written: int) -> None:
+        self.file.poke("RESOLVED", 0)
+        if written & 1:
+            limit = (1 << 63) - 1
+            self.on_resolved(
+                self.file.peek("RESOLVED_PDID"),
+                min(self.file.peek("RESOLVED_VA"), limit),
+                min(self.file.peek("RESOLVED_LENGTH"), limit),
+            )
 
     def _drive(self) -> None:
         enabled = self.file.peek("CTRL") & 2

@@ -15,7 +15,7 @@ from unimem_node.mmu._fast import ACCESS_WRITE
 from unimem_node.smmu.arrays import T_MEMORY_LATENCY, T_MEMORY_PER_KIB
 
 from . import _fast_columns as col
-from ._fast_frame import emit_request
+from ._fast_frame import emit_packet, take_block
 from ._fast_tables import (
     answered,
     dequeue,
@@ -23,14 +23,19 @@ from ._fast_tables import (
     find_route,
     give_flight,
     next_block,
+    release,
     settle,
     submit,
     take_work,
+    unhold,
+    unlink,
+    unqueue,
+    word_from,
 )
-from .core import Bytes, Core, Refusal, Stopped
+from .core import Bytes, Core, Moved, Refusal, Stopped
 from .packets import ACK_RECORD, ATOMICS, NACK, RESPONSE, Frame, PacketOp, payload
 
-_OPS = frozenset(Op)
+_OPS = frozenset({Op.WRITE, Op.READ, *ATOMICS})
 
 
 class Source:
@@ -38,6 +43,9 @@ class Source:
 
     def __init__(self, core: Core) -> None:
         self.core = core
+        self.here: dict[int, tuple[int, int, int, int]] = {}  # by token: row, PDID, address, when to try anyway
+        self.away: dict[int, tuple[int, int]] = {}  # by token: row, when to try anyway
+        self.rounds: dict[int, tuple[tuple[int, int], int]] = {}  # by row: (token, address), faults there
 
     # ---- the doorbell -----------------------------------------------------------------------------------
 
@@ -56,6 +64,7 @@ class Source:
         work = take_work(core.state)
         row = core.state.work[work]
         row[: col.W_STATUS + 1] = 0
+        row[col.W_DEADLINE : col.W_ORIGIN + 1] = 0
         row[col.W_ID] = wr["wr_id"].view(np.int64)
         row[col.W_OP], row[col.W_FLAGS], row[col.W_PDID] = op, wr["flags"], wr["pdid"]
         row[col.W_LENGTH] = wr["length"].view(np.int64) if status else length
@@ -63,6 +72,9 @@ class Source:
         row[col.W_OPERAND] = wr["operand"].view(np.int64)
         row[col.W_COMPARE] = wr["compare"].view(np.int64)
         row[col.W_POSTED] = core.node[col.N_CLOCK]
+        if wr["deadline_us"]:
+            row[col.W_DEADLINE] = core.node[col.N_NOW] + int(wr["deadline_us"]) * 1_000_000
+            core.node[col.N_DEADLINE] = min(core.node[col.N_DEADLINE], int(row[col.W_DEADLINE]))
         row[col.W_PEER] = peer
         core.node[col.K_POSTED] += 1
         if status:
@@ -77,9 +89,9 @@ class Source:
         if op not in _OPS or length <= 0 or length > col.LOCAL_LIMIT:
             return Status.MALFORMED
         if op in ATOMICS:
-            if length != 8:
+            if length not in (4, 8):
                 return Status.MALFORMED
-            if remote % 8:
+            if remote % length:
                 return Status.MISALIGNED
         elif local + length > col.LOCAL_LIMIT:
             return Status.MALFORMED
@@ -96,41 +108,86 @@ class Source:
     def cut_one(self, peer: int, buffer: Bytes, stopped: Stopped | None = None) -> bool:
         """Put the next block for `peer` into the frame under construction; False when none fits or may leave.
 
-        A work request whose source is refused leaves the queue instead; that is progress too.
+        A block whose page at home is not there yet becomes a row of `flight` without a packet, and a work
+        request whose source is refused leaves the queue: that is progress too.
         """
-        core, cursor, node = self.core, self.core.cursor, self.core.node
+        core, cursor = self.core, self.core.cursor
         n = int(next_block(core.state, peer))
         if n == 0 or cursor[col.C_USED] == cursor[col.C_SLOTS]:
             return False
         work = int(core.state.peers[peer, col.P_HEAD])
         row = core.state.work[work]
-        start = max(
-            int(row[col.W_POSTED]) + node[col.N_ISSUE_PS],
-            node[col.N_SOURCE_FREE],
-            node[col.N_CLOCK],
-        )
-        ready = start
-        if row[col.W_OP] == Op.WRITE:
-            at = cursor[col.C_PAYLOAD]
-            if at + n > cursor[col.C_ROOM]:
-                return False
-            slot = stopped.slot if stopped else core.slot_of(int(row[col.W_PDID]))
-            if isinstance(slot, Status):
-                self._give_up(peer, work, Refusal(slot, iova=int(row[col.W_LOCAL])), start)
-                return True
-            va = int(row[col.W_LOCAL] + row[col.W_CUT])
-            moved = core.move(slot, ACCESS_READ, va, buffer[at : at + n], stopped)
-            if moved.refusal is not None:
-                row[col.W_TRANSLATE] += moved.cost_ps
-                self._give_up(peer, work, moved.refusal, start + moved.cost_ps)
-                return True
-            memory = self._memory_ps(n)
-            row[col.W_TRANSLATE] += moved.cost_ps
-            row[col.W_MEMORY] += memory
-            ready = start + moved.cost_ps + memory
-        node[col.N_SOURCE_FREE] = ready
-        emit_request(core.state, buffer, peer, n, start, ready)
+        start = self._start(int(row[col.W_POSTED]))
+        carried = n if row[col.W_OP] == Op.WRITE else 0
+        if cursor[col.C_PAYLOAD] + carried > cursor[col.C_ROOM]:
+            return False
+        if not carried:
+            flight = int(take_block(core.state, peer, n, start))
+            core.node[col.N_SOURCE_FREE] = start
+            emit_packet(core.state, buffer, flight, 0, start)
+            return True
+        va = int(row[col.W_LOCAL] + row[col.W_CUT])
+        refusal, slot, ready = self._gather(work, va, n, buffer, start, stopped)
+        if refusal is None or self._waits(refusal):
+            flight = int(take_block(core.state, peer, n, start))
+            core.node[col.N_SOURCE_FREE] = ready
+            if refusal is None:
+                emit_packet(core.state, buffer, flight, n, ready)
+            else:
+                self.wait_here(flight, refusal, slot)
+        else:
+            self._give_up(peer, work, refusal, ready)
         return True
+
+    def cut_again(self, row: int, buffer: Bytes) -> bool:
+        """Put a packet that may be lost into the frame under construction once more; False: no room."""
+        core, cursor, flight = self.core, self.core.cursor, self.core.state.flight[row]
+        n, work = int(flight[col.F_LENGTH]), int(flight[col.F_WORK])
+        carried = n if flight[col.F_OP] == Op.WRITE else 0
+        if cursor[col.C_USED] == cursor[col.C_SLOTS] or cursor[col.C_PAYLOAD] + carried > cursor[col.C_ROOM]:
+            return False
+        peer = int(flight[col.F_PEER])
+        core.state.peers[peer, col.P_AGAIN] -= 1
+        flight[col.F_STATE] = col.HERE
+        start = self._start(int(core.state.work[work, col.W_POSTED]))
+        if not carried:
+            emit_packet(core.state, buffer, row, 0, start)
+        else:
+            va = int(core.state.work[work, col.W_LOCAL] + flight[col.F_OFFSET])
+            refusal, slot, ready = self._gather(work, va, n, buffer, start, None)
+            core.node[col.N_SOURCE_FREE] = ready
+            if refusal is None:
+                emit_packet(core.state, buffer, row, n, ready)
+            elif self._waits(refusal):
+                self.wait_here(row, refusal, slot)
+            else:
+                self._failed(row, refusal, core.index, ready)
+                return True
+        if flight[col.F_SENDS] > 1:
+            core.node[col.K_RESENT] += 1
+        return True
+
+    def _start(self, posted: int) -> int:
+        """When the source engine can begin with a block."""
+        node = self.core.node
+        return max(posted + node[col.N_ISSUE_PS], node[col.N_SOURCE_FREE], node[col.N_CLOCK])
+
+    def _gather(
+        self, work: int, va: int, n: int, buffer: Bytes, start: int, stopped: Stopped | None
+    ) -> tuple[Refusal | None, int, int]:
+        """Read a block to C_PAYLOAD: (why not, PD slot, when that was done). Its costs are the request's."""
+        core, row = self.core, self.core.state.work[work]
+        slot = stopped.slot if stopped else core.slot_of(int(row[col.W_PDID]))
+        if isinstance(slot, Status):
+            return Refusal(slot, iova=va), -1, start
+        at = core.cursor[col.C_PAYLOAD]
+        moved = core.move(slot, ACCESS_READ, va, buffer[at : at + n], stopped)
+        row[col.W_TRANSLATE] += moved.cost_ps
+        if moved.refusal is not None:
+            return moved.refusal, slot, start + moved.cost_ps
+        memory = self._memory_ps(n)
+        row[col.W_MEMORY] += memory
+        return None, slot, start + moved.cost_ps + memory
 
     def _give_up(self, peer: int, work: int, refusal: Refusal, time_ps: int) -> None:
         """The rest of a work request is not sent; it ends when what was sent is answered."""
@@ -158,15 +215,95 @@ class Source:
         timing = self.core.arrays.timing
         return int(timing[T_MEMORY_LATENCY]) + (n * int(timing[T_MEMORY_PER_KIB]) >> 10)
 
+    # ---- packets that wait for a page -----------------------------------------------------------------------
+
+    @staticmethod
+    def _waits(refusal: Refusal) -> bool:
+        """Whether a refused access at home may be tried again later."""
+        return refusal.hold is not None or refusal.status in (Status.PAGE_PENDING, Status.BANK_BLOCKED)
+
+    def wait_here(self, row: int, refusal: Refusal, slot: int) -> None:
+        """A packet whose page at home is not there: send it, or ask again, when it is."""
+        core, flight = self.core, self.core.state.flight[row]
+        core.node[col.K_DEFERRED] += 1
+        flight[col.F_STATE] = col.HERE
+        token = int(flight[col.F_TOKEN])
+        if refusal.status != Status.BANK_BLOCKED and self._rounds(row, refusal.iova):
+            self._unresolved(row, refusal)
+        elif refusal.status == Status.PAGE_PENDING:
+            pdid = int(core.state.work[flight[col.F_WORK], col.W_PDID])
+            due = core.node[col.N_NOW] + core.spec.fault_retry_ps
+            self.here[token] = (row, pdid, refusal.iova, due)
+            core.alarm(due)
+        else:
+            core.wait_for_bank(refusal, slot, lambda retry: self._resumed(row, token, refusal, retry))
+
+    def _resumed(self, row: int, token: int, refusal: Refusal, retry: bool) -> None:
+        """Software has decided on a stalled access of ours."""
+        core, flight = self.core, self.core.state.flight[row]
+        if flight[col.F_TOKEN] != token or not flight[col.F_LIVE] or flight[col.F_STATE] != col.HERE:
+            return
+        core.tick()
+        if retry:
+            core.send_again(row)
+        else:
+            self._failed(row, refusal._replace(hold=None), core.index, core.node[col.N_CLOCK])
+        core.ask_turn()
+
+    def resolved(self, pdid: int, va: int, length: int) -> None:
+        """Pages of a process are there: what waits for them here is sent."""
+        for token, (row, owner, page, _) in list(self.here.items()):
+            if owner == pdid and va <= page < va + length:
+                del self.here[token]
+                self._retry(row, token, col.HERE)
+
+    def _retry(self, row: int, token: int, state: int) -> None:
+        flight = self.core.state.flight[row]
+        if flight[col.F_LIVE] and flight[col.F_TOKEN] == token and flight[col.F_STATE] == state:
+            self.core.send_again(row)
+
+    def retry_overdue(self, now: int) -> None:
+        """Nobody has said that a page is there: try all the same. Sets the next alarm."""
+        for table, state in ((self.here, col.HERE), (self.away, col.AWAY)):
+            for token, entry in list(table.items()):
+                if entry[-1] <= now:
+                    del table[token]
+                    self._retry(entry[0], token, state)
+                else:
+                    self.core.alarm(entry[-1])
+
+    def _rounds(self, row: int, iova: int) -> bool:
+        """Count another fault at one address; True when that is too often."""
+        flight = self.core.state.flight[row]
+        token = int(flight[col.F_TOKEN])
+        before, count = self.rounds.get(row, (None, 0))
+        count = count + 1 if before == (token, iova) else 1
+        self.rounds[row] = ((token, iova), count)
+        return count > self.core.spec.fault_rounds
+
+    def _unresolved(self, row: int, refusal: Refusal) -> None:
+        """A page fault was handled again and again and stays: end it, loudly."""
+        core = self.core
+        work = int(core.state.flight[row, col.F_WORK])
+        if core.state.flight[row, col.F_SENDS]:
+            core.state.work[work, col.W_TOUCHED] = 1
+        final = refusal._replace(status=Status.UNRESOLVED_FAULT, hold=None)
+        node = core.index if refusal.side == Side.SOURCE else int(core.state.peers[core.state.flight[row, col.F_PEER], col.P_INDEX])
+        core.record(core.node[col.N_CLOCK], "no_progress", iova=refusal.iova, rounds=core.spec.fault_rounds)
+        self._failed(row, final, node, core.node[col.N_CLOCK])
+
     # ---- answers ----------------------------------------------------------------------------------------
 
     def answer_one(self, peer: int, frame: Frame, number: int, stopped: Stopped | None = None) -> None:
-        """Settle what a checked ACK, RESPONSE or NACK packet answers."""
+        """Settle what a checked ACK, RESPONSE, NACK or READY packet answers."""
         packet = frame.packets[number]
-        if packet["op"] == PacketOp.ACK:
-            self._acknowledged(peer, payload(frame, packet))
-        elif packet["op"] == PacketOp.NACK:
+        op = packet["op"]
+        if op == PacketOp.ACK:
+            self._acknowledged(peer, packet, payload(frame, packet))
+        elif op == PacketOp.NACK:
             self._refused(peer, packet.view(NACK))
+        elif op == PacketOp.READY:
+            self._ready(peer, packet.view(NACK))
         else:
             self._responded(peer, packet.view(RESPONSE), payload(frame, packet), stopped)
 
@@ -177,20 +314,26 @@ class Source:
     def _in_flight(self, peer: int, token: int) -> int:
         return int(find_flight(self.core.state, peer, token)) if token < 1 << 63 else -1
 
-    def _acknowledged(self, peer: int, body: Bytes) -> None:
+    def _acknowledged(self, peer: int, packet: np.void, body: Bytes) -> None:
         state = self.core.state
         if len(body) == 0 or len(body) % ACK_RECORD.itemsize:
             self._late()
             return
+        state.peers[peer, col.P_CREDIT] = max(int(packet["operand"].view(np.int64)), 1)
         for record in body.view(ACK_RECORD):
             row = self._in_flight(peer, int(record["token"]))
             if row < 0 or state.flight[row, col.F_OP] != Op.WRITE:
                 self._late()
                 continue
             state.work[state.flight[row, col.F_WORK], col.W_TOUCHED] = 1
+            self._word_from(row)
             times = (_believable(record["time"]), _believable(record["wait"]))
             answered(state, row, *times, int(record["translate"]), int(record["memory"]), 0, 0)
             settle(state, row, int(state.flight[row, col.F_LENGTH]))
+
+    def _word_from(self, row: int) -> None:
+        if self.core.node[col.N_CHECKS]:
+            word_from(self.core.state, row)
 
     def _responded(self, peer: int, packet: np.void, body: Bytes, stopped: Stopped | None) -> None:
         core, state = self.core, self.core.state
@@ -205,17 +348,25 @@ class Source:
         if op == Op.WRITE or len(body) != (length if op == Op.READ else 0):
             self._late()
             return
+        self._word_from(row)
         if op == Op.READ:
+            if state.flight[row, col.F_STATE] == col.HERE:  # its page is not there yet: it is asked again then
+                return
             slot = stopped.slot if stopped else core.slot_of(int(state.work[work, col.W_PDID]))
             va = int(state.work[work, col.W_LOCAL] + state.flight[row, col.F_OFFSET])
             start = max(time, core.node[col.N_TARGET_FREE])
-            if isinstance(slot, Status):
-                self._failed(row, Refusal(slot, iova=va), core.index, start)
-                return
-            moved = core.move(slot, ACCESS_WRITE, va, body, stopped)
+            moved = (
+                Moved(0, 0, Refusal(slot, iova=va))
+                if isinstance(slot, Status)
+                else core.move(slot, ACCESS_WRITE, va, body, stopped)
+            )
             core.node[col.N_TARGET_FREE] = start + moved.cost_ps
             if moved.refusal is not None:
-                self._failed(row, moved.refusal, core.index, start + moved.cost_ps)
+                if self._waits(moved.refusal):
+                    self._ground(row)
+                    self.wait_here(row, moved.refusal, -1 if isinstance(slot, Status) else slot)
+                else:
+                    self._failed(row, moved.refusal, core.index, start + moved.cost_ps)
                 return
             memory = self._memory_ps(length)
             core.node[col.N_TARGET_FREE] += memory
@@ -226,11 +377,16 @@ class Source:
             answered(state, row, time, wait, *spent, 0, 0)
         settle(state, row, length)
 
-    def _refused(self, peer: int, nack: np.void) -> None:
-        """A NACK. Of a sequence gap: everything from the missing packet on is refused with it.
+    def _ground(self, row: int) -> None:
+        """A packet is not under way any more, and not to be sent again before something happens."""
+        flight = self.core.state.flight[row]
+        if flight[col.F_STATE] == col.FLYING and self.core.node[col.N_CHECKS]:
+            unlink(self.core.state, row)
+        elif flight[col.F_STATE] == col.AGAIN:
+            self.core.state.peers[flight[col.F_PEER], col.P_AGAIN] -= 1
 
-        Its numbers are not used again on this connection, for a copy of an old packet would then be executed.
-        """
+    def _refused(self, peer: int, nack: np.void) -> None:
+        """A NACK: final, or for now."""
         core, state = self.core, self.core.state
         status = Status(int(nack["status"])) if int(nack["status"]) in _STATUSES else Status.MALFORMED
         row = self._in_flight(peer, int(nack["token"]))
@@ -239,7 +395,12 @@ class Source:
         if row < 0:
             self._late()
             return
-        core.node[col.K_REFUSALS] += 1
+        self._word_from(row)
+        if status is Status.BAD_CRC:
+            if state.flight[row, col.F_STATE] == col.FLYING:
+                self._ground(row)
+                core.send_again(row)
+            return
         index, time = int(state.peers[peer, col.P_INDEX]), _believable(nack["time"])
         refusal = Refusal(
             status,
@@ -254,35 +415,64 @@ class Source:
             int(nack["fsynr0"]),
             int(nack["length"]),
         )
-        if status is not Status.SEQUENCE_GAP:
-            self._failed(row, refusal, index, time)
+        if status in (Status.PAGE_PENDING, Status.OUT_OF_ORDER):
+            self._come_again(row, refusal)
             return
-        for other in self._flying(peer):
-            since = int(state.flight[other, col.F_SEQ]) - int(nack["expected"])
-            if other == row or since & col.SEQ_MASK < 1 << 31:
-                self._failed(other, refusal, index, time)
-        self._reconnect(peer)
+        core.node[col.K_REFUSALS] += 1
+        if status is Status.STALE_ROUTE and nack["expected"] == 0 and state.flight[row, col.F_SENDS] > 1:
+            state.work[state.flight[row, col.F_WORK], col.W_TOUCHED] = 1  # an earlier life may have done it
+        self._failed(row, refusal, index, time)
+
+    def _come_again(self, row: int, refusal: Refusal) -> None:
+        """The target cannot execute a packet yet."""
+        core, flight = self.core, self.core.state.flight[row]
+        if flight[col.F_STATE] == col.AWAY:
+            return
+        self._ground(row)
+        flight[col.F_STATE] = col.AWAY
+        if refusal.written:
+            core.state.work[flight[col.F_WORK], col.W_TOUCHED] = 1
+        pending = refusal.status is Status.PAGE_PENDING
+        if pending and self._rounds(row, refusal.iova):
+            self._unresolved(row, refusal)
+            return
+        due = core.node[col.N_NOW] + (core.spec.fault_retry_ps if pending else core.spec.order_retry_ps)
+        self.away[int(flight[col.F_TOKEN])] = (row, due)
+        core.alarm(due)
+
+    def _ready(self, peer: int, packet: np.void) -> None:
+        """The page a packet waits for is there."""
+        token = int(packet["token"])
+        row = self._in_flight(peer, token)
+        if row < 0 or self.core.state.flight[row, col.F_SEQ] != packet["seq"]:
+            self._late()
+        elif self.away.pop(token, None) is not None:
+            self._retry(row, token, col.AWAY)
 
     def _damaged(self, peer: int, nack: np.void) -> int:
         """The packet that arrived damaged, token and all: by its number, on the connection that is named."""
         if nack["expected"] != self.core.state.peers[peer, col.P_CONNECTION]:
             return -1
         return next(
-            (r for r in self._flying(peer) if self.core.state.flight[r, col.F_SEQ] == nack["seq"]), -1
+            (r for r in self.flying(peer) if self.core.state.flight[r, col.F_SEQ] == nack["seq"]), -1
         )
 
-    def _reconnect(self, peer: int) -> None:
+    def reconnect(self, peer: int) -> None:
         """Begin a new connection: whatever of the old one still arrives is dropped by its number."""
-        row = self.core.state.peers[peer]
+        state = self.core.state
+        row = state.peers[peer]
         row[col.P_CONNECTION] += 1
-        row[col.P_SEQ] = 0
+        row[[col.P_SEQ, col.P_BASE, col.P_SETTLED, col.P_TIMEOUTS, col.P_CREDIT, col.P_RACK, col.P_SRTT]] = 0
+        row[col.P_RTO] = self.core.spec.rto_first_ps
+        row[col.P_VALUES : col.P_VALUES + 4] = 0
+        state.settled[peer] = 0
 
-    def _flying(self, peer: int) -> list[int]:
-        """Rows in flight to a peer, in the order in which they were sent."""
+    def flying(self, peer: int) -> list[int]:
+        """Rows that wait for an answer of a peer, by seq."""
         flight = self.core.state.flight
         rows = np.flatnonzero((flight[:, col.F_LIVE] == 1) & (flight[:, col.F_PEER] == peer))
-        sent = (flight[rows, col.F_SEQ] - self.core.state.peers[peer, col.P_SEQ]) & col.SEQ_MASK
-        return [int(row) for row in rows[np.argsort(sent, kind="stable")]]
+        since = (flight[rows, col.F_SEQ] - self.core.state.peers[peer, col.P_BASE]) & col.SEQ_MASK
+        return [int(row) for row in rows[np.argsort(since, kind="stable")]]
 
     def _failed(self, row: int, refusal: Refusal, node: int, time_ps: int) -> None:
         """One packet came to nothing, or not to all: blame its work request and settle the packet.
@@ -296,49 +486,72 @@ class Source:
         core.blame(work, refusal, node)
         if refusal.written:
             state.work[work, col.W_TOUCHED] = 1
-        latency = int(state.peers[flight[col.F_PEER], col.P_LATENCY])
-        translate = max(time_ps - latency - int(flight[col.F_ARRIVAL]), 0)
-        answered(state, row, time_ps, 0, translate, 0, 0, 0)
-        self._drop_rest(work)
+        if flight[col.F_SENDS]:
+            latency = int(state.peers[flight[col.F_PEER], col.P_LATENCY])
+            translate = max(time_ps - latency - int(flight[col.F_ARRIVAL]), 0)
+            answered(state, row, time_ps, 0, translate, 0, 0, 0)
+        self.drop_rest(work)
         settle(state, row, 0)
 
-    def _drop_rest(self, work: int) -> None:
+    def drop_rest(self, work: int) -> None:
         """Send no more of a failed work request."""
         state = self.core.state
         if state.work[work, col.W_STATE] != col.WORK_QUEUED:
             return
-        peer = int(state.work[work, col.W_PEER])
-        assert state.peers[peer, col.P_HEAD] == work, "only the head of a queue has blocks in flight"
-        dequeue(state, peer)
+        unqueue(state, work)
 
-    # ---- peers that are gone ------------------------------------------------------------------------------
+    # ---- the end --------------------------------------------------------------------------------------------
+
+    def end(self, work: int, status: Status, handed: int) -> None:
+        """End a work request before its time; what was sent of it may or may not be executed."""
+        core, state = self.core, self.core.state
+        core.blame(work, Refusal(status, Side.NONE), core.index)
+        row = state.work[work]
+        if row[col.W_STATE] == col.WORK_HELD:
+            unhold(state, work)
+            core.end_now(work, core.node[col.N_CLOCK])
+            if state.domains[row[col.W_PDID], col.D_ACTIVE] == 0:
+                release(state, int(row[col.W_PDID]))
+            return
+        self.drop_rest(work)
+        for flight in np.flatnonzero((state.flight[:, col.F_LIVE] == 1) & (state.flight[:, col.F_WORK] == work)):
+            self._abandon(int(flight), handed)
+        if row[col.W_PENDING] == 0:
+            core.end_now(work, core.node[col.N_CLOCK])
+
+    def _abandon(self, row: int, handed: int) -> None:
+        """Wait no longer for the answer to a packet."""
+        state, flight = self.core.state, self.core.state.flight[row]
+        work = int(flight[col.F_WORK])
+        if flight[col.F_EVER] or (flight[col.F_SENDS] and flight[col.F_FRAME] <= handed) or flight[col.F_SENDS] > 1:
+            state.work[work, col.W_TOUCHED] = 1
+            self.core.node[col.K_LOST] += 1
+        state.work[work, col.W_PENDING] -= 1
+        give_flight(state, row)
 
     def peer_lost(self, peer: int, status: Status, handed: int) -> None:
         """Fail everything that is in flight to a peer or queued for it; the connection begins anew.
 
         A packet in one of the frames up to number `handed`, which the transport has been given, may or may
-        not have been executed.
+        not have been executed; so may one that an earlier connection was given.
         """
         core, state = self.core, self.core.state
         index, now = int(state.peers[peer, col.P_INDEX]), core.node[col.N_CLOCK]
-        refusal = Refusal(status, Side.NONE)
-        for row in self._flying(peer):
+        refusal, lost = Refusal(status, Side.NONE), Refusal(Status.PEER_LOST, Side.NONE)
+        for row in self.flying(peer):
             flight = state.flight[row]
             work = int(flight[col.F_WORK])
-            if flight[col.F_FRAME] <= handed:
-                state.work[work, col.W_TOUCHED] = 1
-                core.node[col.K_LOST] += 1
-            core.blame(work, refusal, index)
-            self._drop_rest(work)
-            state.work[work, col.W_PENDING] -= 1
-            give_flight(state, row)
+            core.blame(work, lost if flight[col.F_EVER] else refusal, index)
+            self.drop_rest(work)
+            self._abandon(row, handed)
             if state.work[work, col.W_PENDING] == 0:
                 core.end_now(work, now)
         while (work := int(state.peers[peer, col.P_HEAD])) >= 0:
             core.blame(work, refusal, index)
             dequeue(state, peer)
             core.end_now(work, now)
-        self._reconnect(peer)
+        core.node[col.K_GIVEN_UP] += 1
+        self.reconnect(peer)
 
 
 _STATUSES = frozenset(int(status) for status in Status if status)

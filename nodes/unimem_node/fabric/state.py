@@ -31,6 +31,17 @@ class RdmaSpec:
     frame_payload_bytes: int = 256 << 10
     frame_packets: int = 4096
     peer_bytes: int = 4 << 20  # in flight to one peer; the rest waits
+    parked_bytes: int = 1 << 20  # stalled writes that are held here; beyond it they are sent again
+    paths: int = 1  # routes to a peer that blocks are spread over, 1 to 4
+    cell_bytes: int = 256  # [U] a switch passes a packet on once it has so much of it
+    rto_min_ps: int = 50_000_000  # bounds of the time after which a packet is taken for lost
+    rto_max_ps: int = 10_000_000_000
+    rto_first_ps: int = 200_000_000  # before the first answer has told how long one takes
+    retries: int = 8  # time-outs in a row without a word from the peer, then it is given up
+    fault_rounds: int = 16  # PAGE_PENDING answers to one packet, then UNRESOLVED_FAULT
+    fault_retry_ps: int = 2_000_000_000  # a page fault of which nobody tells the end is tried again
+    order_retry_ps: int = 5_000_000  # [U] an ordered packet that came too early is sent again
+    checks: bool = True  # False: no CRC, window or timers (a yardstick)
     issue_ps: int = 470_000  # interface and library (arXiv 2307.09371, E9)
     hop_ps: int = 830_000  # first hop (E9)
     further_hop_ps: int = 312_500  # each hop after it (E9: 2.55 µs at five hops)
@@ -49,6 +60,10 @@ class RdmaSpec:
                 f"frames of {self.frame_payload_bytes} payload bytes and {self.frame_packets} packets: "
                 "at most 16 MiB and 65536"
             )
+        if not 1 <= self.paths <= 4:
+            raise ValueError(f"{self.paths} paths to a peer: 1 to 4")
+        if not 0 < self.rto_min_ps <= self.rto_first_ps <= self.rto_max_ps:
+            raise ValueError("rto_min_ps, rto_first_ps and rto_max_ps are positive and in this order")
         if self.peer_bytes < self.block_bytes:
             raise ValueError(f"{self.peer_bytes} bytes in flight hold no block of {self.block_bytes} bytes")
 
@@ -63,13 +78,15 @@ class State(NamedTuple):
     domains: Any  # int64[65536, DOMAIN_COLS] by PDID; only touched pages are real
     slots: Any  # int64[slots, SLOT_COLS]
     routes: Any  # int64[n, ROUTE_COLS]
-    replay: Any  # int64[REPLAY_ROWS, REPLAY_COLS]
+    replay: Any  # int64[blocks * VALUE_SLOTS, REPLAY_COLS]: a block for each peer that asks for values
+    seen: Any  # int64[peers, WINDOW_WORDS]: which of a peer's requests after P_EXPECTED have a verdict
+    settled: Any  # int64[peers, WINDOW_WORDS]: which of ours after P_BASE are settled
+    links: Any  # int64[n, LINK_COLS]
+    paths: Any  # int64[n, PATH_COLS]
     done: Any  # int64[n, DONE_COLS]: completions that wait to be taken
     cursor: Any  # int64[CURSOR_COLS]
 
 
-#: Answers to atomics, and refusals, that are remembered for duplicates; the oldest is overwritten.
-REPLAY_ROWS: Final = 1024
 FIRST_ROWS: Final = 64
 
 #: Names of the counters, from column K_POSTED on.
@@ -90,6 +107,11 @@ def new_state(spec: RdmaSpec, index: int, incarnation: int) -> State:
     node[col.N_ISSUE_PS], node[col.N_BLOCK_BYTES] = spec.issue_ps, spec.block_bytes
     node[col.N_FRAME_PAYLOAD], node[col.N_FRAME_PACKETS] = spec.frame_payload_bytes, spec.frame_packets
     node[col.N_PEER_BYTES] = spec.peer_bytes + spec.peer_bytes // spec.block_bytes * col.PACKET_BYTES
+    node[col.N_CHECKS], node[col.N_CELL_BYTES] = spec.checks, spec.cell_bytes
+    node[col.N_RTO_MIN], node[col.N_RTO_MAX] = spec.rto_min_ps, spec.rto_max_ps
+    node[col.N_ENTRY_PS] = spec.hop_ps - spec.further_hop_ps
+    for never in (col.N_TIMER, col.N_PACED, col.N_DEADLINE, col.N_ALARM):
+        node[never] = col.NEVER
     for head in (col.N_WORK_FREE, col.N_FLIGHT_FREE, col.N_READY_HEAD, col.N_READY_TAIL):
         node[head] = -1
     cursor = np.zeros(col.CURSOR_COLS, np.int64)
@@ -102,7 +124,11 @@ def new_state(spec: RdmaSpec, index: int, incarnation: int) -> State:
         np.zeros((1 << 16, col.DOMAIN_COLS), np.int64),
         np.zeros((spec.slots, col.SLOT_COLS), np.int64),
         np.zeros((0, col.ROUTE_COLS), np.int64),
-        np.zeros((REPLAY_ROWS, col.REPLAY_COLS), np.int64),
+        np.zeros((1, col.REPLAY_COLS), np.int64),
+        np.zeros((4, col.WINDOW_WORDS), np.int64),
+        np.zeros((4, col.WINDOW_WORDS), np.int64),
+        np.zeros((0, col.LINK_COLS), np.int64),
+        np.zeros((1, col.PATH_COLS), np.int64),
         np.zeros((FIRST_ROWS, col.DONE_COLS), np.int64),
         cursor,
     )

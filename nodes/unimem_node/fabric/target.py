@@ -7,6 +7,8 @@ Every request is answered exactly once, in whatever state it arrives; answers ar
 
 from __future__ import annotations
 
+from typing import Final, NamedTuple
+
 import numpy as np
 
 from unimem.wire import Op, Side, Status
@@ -15,7 +17,8 @@ from unimem_node.mmu._fast import ACCESS_WRITE
 from unimem_node.smmu.arrays import T_MEMORY_LATENCY, T_MEMORY_PER_KIB
 
 from . import _fast_columns as col
-from ._fast_receive import add_ack, add_response, remember, respond_atomic, respond_read, serve
+from ._fast_receive import add_ack, add_response, respond_read, respond_value, serve
+from ._fast_tables import due, note_seen
 from .core import Bytes, Core, Refusal, Stopped
 from .packets import (
     ATOMICS,
@@ -28,8 +31,23 @@ from .packets import (
     check_packet,
     payload,
 )
+from .parking import Parking
 
-REQUESTS = frozenset(int(op) for op in Op)
+REQUESTS = frozenset(int(op) for op in (Op.WRITE, Op.READ, *ATOMICS))
+
+#: Requests whose page is being brought, of which the sender is told when it is there.
+PENDING_LIMIT: Final = 4096
+
+
+class Pending(NamedTuple):
+    """A request that was answered PAGE_PENDING."""
+
+    peer: int
+    connection: int
+    seq: int
+    token: int
+    pdid: int
+    iova: int
 
 
 class Target:
@@ -37,23 +55,22 @@ class Target:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self.nacks: list[np.void] = []  # of the frame that is being examined
+        self.nacks: dict[int, list[np.void]] = {}  # NACKs and READYs that wait for a frame, by row of the peer
+        self.refusals: dict[int, dict[int, Refusal]] = {}  # final ones that may be asked for again, by seq
+        self.pending: list[Pending] = []  # requests whose page is being brought
+        self.parking = Parking(core)
 
     def trusted(self, peer: int, frame: Frame, number: int) -> bool:
-        """Whether packet `number` is what its sender wrote; if not, refuse it as far as one can tell to whom.
-
-        Transports keep order and lose nothing, so a damaged packet takes the place of the request that was
-        due, if it still looks like it. Otherwise nobody can be told; the gap it leaves will tell.
-        """
+        """Whether packet `number` is what its sender wrote; if not it is lost, and the sender given a hint."""
         try:
-            check_packet(frame, number)
+            check_packet(frame, number, crc=bool(self.core.node[col.N_CHECKS]))
         except PacketError as error:
             core, packet = self.core, frame.packets[number]
             core.node[col.K_BAD_CRC] += 1
             core.record(core.node[col.N_CLOCK], "bad_packet", reason=str(error))
-            if packet["op"] in REQUESTS and packet["seq"] == core.state.peers[peer, col.P_EXPECTED]:
+            if packet["op"] in REQUESTS:
                 connection = int(core.state.peers[peer, col.P_SEEN_CONNECTION])
-                self._consume(peer, packet, Refusal(error.status, Side.TARGET), expected=connection)
+                self._nack(peer, packet, Refusal(Status.BAD_CRC, Side.TARGET), 0, expected=connection)
             return False
         return True
 
@@ -62,36 +79,90 @@ class Target:
     ) -> None:
         """Execute one trusted request packet, or refuse it. `stale`: the frame is for somebody else."""
         core, packet = self.core, frame.packets[number]
-        state = core.state
         if stale:
-            self._refuse(
-                peer, packet, Refusal(Status.STALE_ROUTE, Side.TARGET, iova=_signed(packet["va"])), 0
-            )
+            stale_route = Refusal(Status.STALE_ROUTE, Side.TARGET, iova=_signed(packet["va"]))
+            core.node[col.K_REFUSED] += 1
+            self._nack(peer, packet, stale_route, 0)
             return
-        expected = int(state.peers[peer, col.P_EXPECTED])
-        ahead = (int(packet["seq"]) - expected) & col.SEQ_MASK
-        if ahead:
-            if ahead < 1 << 31:
+        seq, expected = int(packet["seq"]), int(core.state.peers[peer, col.P_EXPECTED])
+        ahead = (seq - expected) & col.SEQ_MASK
+        if core.node[col.N_CHECKS]:
+            if col.WINDOW <= ahead < 1 << 31:  # no sender of ours goes so far
                 core.node[col.K_GAPS] += 1
-                self._refuse(peer, packet, Refusal(Status.SEQUENCE_GAP, Side.TARGET), 0, expected=expected)
-            else:
-                self._duplicate(peer, packet, reply)
-            return
-        refusal = self._refused_at_the_door(packet)
+                return
+            if not due(core.state, peer, seq):
+                self._duplicate(peer, packet, frame, reply)
+                return
+            if self.parking.holds(peer, seq):
+                core.node[col.K_DUPLICATES] += 1
+                return
+            if packet["flags"] & col.ORDERED and ahead:
+                core.node[col.K_OUT_OF_ORDER] += 1
+                self._nack(peer, packet, Refusal(Status.OUT_OF_ORDER, Side.TARGET), 0)
+                return
+        refusal = self._refused_at_the_door(peer, packet)
         slot: int | Status = -1
         if refusal is None:
             slot = stopped.slot if stopped else core.slot_of(int(packet["pdid"]))
             if isinstance(slot, Status):
                 refusal = Refusal(slot, Side.TARGET, iova=_signed(packet["va"]))
-        if refusal is not None:
-            self._consume(peer, packet, refusal)
-            return
-        assert not isinstance(slot, Status)
-        self._execute(peer, frame, packet, slot, reply, stopped)
+        if refusal is not None and refusal.status is Status.PAGE_PENDING:  # a bank will come free
+            self._postpone(peer, packet, refusal, 0)
+        elif refusal is not None:
+            self._refuse(peer, packet, refusal, 0)
+        else:
+            assert not isinstance(slot, Status)
+            self._execute(peer, frame, packet, slot, reply, stopped)
+
+    def resolved(self, pdid: int, va: int, length: int) -> None:
+        """Pages of a process are there: tell who asked for them."""
+        core, left = self.core, []
+        for wait in self.pending:
+            if wait.pdid != pdid or not va <= wait.iova < va + length:
+                left.append(wait)
+            elif wait.connection == core.state.peers[wait.peer, col.P_SEEN_CONNECTION]:
+                row = np.zeros(1, NACK)[0]
+                row["op"], row["seq"], row["token"] = PacketOp.READY, wait.seq, wait.token
+                row["time"] = core.node[col.N_CLOCK] + int(core.state.peers[wait.peer, col.P_LATENCY])
+                self.nacks.setdefault(wait.peer, []).append(row)
+        self.pending = left
+
+    def end_parked(self, peer: int, packet: np.void, refusal: Refusal) -> None:
+        """Software has terminated a stalled access."""
+        if due(self.core.state, peer, int(packet["seq"])):
+            self._refuse(peer, packet, refusal, 0)
+
+    def forget_below(self, peer: int, base: int) -> None:
+        """The peer has settled everything before `base`: it is not executed, and not asked for, any more."""
+        state = self.core.state
+        row, seen = state.peers[peer], state.seen[peer]
+        expected = int(row[col.P_EXPECTED])
+        if 0 < (base - expected) & col.SEQ_MASK < 1 << 31:
+            if (base - expected) & col.SEQ_MASK >= col.WINDOW:
+                seen[:] = 0
+                row[col.P_AHEAD], row[col.P_EXPECTED] = 0, base
+            else:
+                while int(row[col.P_EXPECTED]) != base and (
+                    (base - int(row[col.P_EXPECTED])) & col.SEQ_MASK < 1 << 31
+                ):
+                    note_seen(state, peer, int(row[col.P_EXPECTED]))
+        known = self.refusals.get(peer)
+        if known:
+            for seq in [seq for seq in known if (seq - base) & col.SEQ_MASK >= 1 << 31]:
+                del known[seq]
+
+    def forget(self, peer: int) -> None:
+        """A peer begins a new connection: its requests are counted from 0 again."""
+        row = self.core.state.peers[peer]
+        row[col.P_EXPECTED] = row[col.P_AHEAD] = 0
+        self.core.state.seen[peer] = 0
+        self.refusals.pop(peer, None)
+        self.pending = [wait for wait in self.pending if wait.peer != peer]
+        self.parking.forget(peer)
 
     def nack_frame(self, peer: int) -> Bytes:
         """What was refused of the frame that was examined, as a frame of its own."""
-        nacks, self.nacks = self.nacks, []
+        nacks = self.nacks.pop(peer)
         node, row = self.core.node, self.core.state.peers[peer]
         row[col.P_FRAMES] += 1
         node[col.K_FRAMES_OUT] += 1
@@ -102,14 +173,15 @@ class Target:
             dst_node=int(row[col.P_INDEX]),
             src_incarnation=node[col.N_INCARNATION],
             dst_incarnation=int(row[col.P_SEEN_INCARNATION]),
-            number=int(row[col.P_FRAMES]),
+            number=int(row[col.P_FRAMES]) & col.SEQ_MASK,
+            base=int(row[col.P_BASE]),
             connection=int(row[col.P_CONNECTION]),
             time=max(int(nack["time"]) for nack in nacks),
         )
         frame.setflags(write=False)
         return frame
 
-    def _refused_at_the_door(self, packet: np.void) -> Refusal | None:
+    def _refused_at_the_door(self, peer: int, packet: np.void) -> Refusal | None:
         core = self.core
         op, n, va = int(packet["op"]), int(packet["length"]), int(packet["va"])
         carries = bool(packet["flags"] & HAS_PAYLOAD)
@@ -122,8 +194,10 @@ class Target:
             status = Status.STALE_ROUTE
         elif va + n > core.node[col.N_WINDOW_END] or (op == Op.READ and n > core.node[col.N_FRAME_PAYLOAD]):
             status = Status.MALFORMED
-        elif op in ATOMICS and (n != 8 or va % 8):
-            status = Status.MALFORMED if n != 8 else Status.MISALIGNED
+        elif op in ATOMICS and (n not in (4, 8) or va % n):
+            status = Status.MALFORMED if n not in (4, 8) else Status.MISALIGNED
+        elif op in ATOMICS and core.node[col.N_CHECKS] and not 1 <= packet["replay"] <= col.VALUE_SLOTS:
+            status = Status.MALFORMED
         return Refusal(status, Side.TARGET, iova=_signed(packet["va"])) if status else None
 
     def _execute(
@@ -145,9 +219,19 @@ class Target:
             _, moved_cost, refusal = core.move(slot, access, va, data, stopped)
         time = int(packet["time"])
         if refusal is not None:
+            refusal = refusal._replace(side=Side.TARGET)
             _, done = serve(core.state, peer, time, moved_cost, 0)
-            self._refuse(peer, packet, refusal._replace(side=Side.TARGET), int(done))
-            remember(core.state, peer, int(packet["seq"]), int(refusal.status), refusal.written)
+            waits = refusal.hold is not None or (refusal.status is Status.BANK_BLOCKED and core.holds())
+            if waits and self.parking.park(peer, frame, packet, refusal, slot):
+                return
+            if waits:
+                if refusal.hold is not None:
+                    refusal.hold.cancel()
+                refusal = refusal._replace(status=Status.PAGE_PENDING, hold=None)
+            if refusal.status is Status.PAGE_PENDING:
+                self._postpone(peer, packet, refusal, int(done))
+            else:
+                self._refuse(peer, packet, refusal, int(done))
             return
         timing = core.arrays.timing
         memory = int(timing[T_MEMORY_LATENCY]) + (n * int(timing[T_MEMORY_PER_KIB]) >> 10)
@@ -162,64 +246,87 @@ class Target:
         elif op == Op.READ:
             respond_read(core.state, reply, peer, *ids, n, token, wait, done, moved_cost, memory)
         else:
-            respond_atomic(core.state, reply, peer, *ids, token, wait, done, old, moved_cost, memory)
+            core.replay_block(peer)
+            replay = int(packet["replay"])
+            respond_value(
+                core.state, reply, peer, *ids, replay, token, n, wait, done, old, moved_cost, memory
+            )
+            core.node[col.K_ATOMICS] += 1
+        if core.node[col.N_CHECKS] and due(core.state, peer, ids[1]):
+            note_seen(core.state, peer, ids[1])
 
     def _atomic(
         self, slot: int, packet: np.void, va: int, stopped: Stopped | None
     ) -> tuple[int, int, Refusal | None]:
-        """(translation ps, value before as int64, refusal) of an aligned 8-byte read-modify-write."""
-        core, mask = self.core, (1 << 64) - 1
+        """(translation ps, value before as int64, refusal) of an aligned read-modify-write of 4 or 8 bytes."""
+        core, n = self.core, int(packet["length"])
+        mask = (1 << 8 * n) - 1
         code, level, offset, _, cost = (
             (stopped.code, stopped.level, -1, 0, stopped.cost_ps)
             if stopped
-            else core.locate(slot, va, ACCESS_WRITE, 8)
+            else core.locate(slot, va, ACCESS_WRITE, n)
         )
         if code:
             return cost, 0, core.refuse(slot, va, ACCESS_WRITE, code, level)
-        word = core.memory.view8[offset : offset + 8].view("<u8")
-        old, operand = int(word[0]), int(packet["operand"])
+        word = core.memory.view8[offset : offset + n].view(f"<u{n}")
+        old, operand = int(word[0]), int(packet["operand"]) & mask
         if packet["op"] == Op.FETCH_ADD:
             word[0] = (old + operand) & mask
-        elif packet["op"] == Op.SWAP or old == packet["compare"]:
+        elif packet["op"] == Op.SWAP or old == int(packet["compare"]) & mask:
             word[0] = operand
-        return cost, int(word.dtype.type(old).view(np.int64)), None
+        return cost, int(np.uint64(old).view(np.int64)), None
 
-    def _consume(self, peer: int, packet: np.void, refusal: Refusal, expected: int = 0) -> None:
-        """Refuse the request that was due; the next one is due now."""
-        row = self.core.state.peers[peer]
-        row[col.P_EXPECTED] = (row[col.P_EXPECTED] + 1) & col.SEQ_MASK
-        self._refuse(peer, packet, refusal, 0, expected)
-        remember(self.core.state, peer, int(packet["seq"]), int(refusal.status), 0)
+    def _postpone(self, peer: int, packet: np.void, refusal: Refusal, done_ps: int) -> None:
+        """Not yet: the sender is told again when the page is there."""
+        core = self.core
+        core.node[col.K_PENDING] += 1
+        if len(self.pending) < PENDING_LIMIT:  # beyond it the sender tries by itself
+            connection = int(core.state.peers[peer, col.P_SEEN_CONNECTION])
+            pdid, iova = int(packet["pdid"]), refusal.iova
+            self.pending.append(
+                Pending(peer, connection, int(packet["seq"]), int(packet["token"]), pdid, iova)
+            )
+        self._nack(peer, packet, refusal, done_ps)
 
-    def _duplicate(self, peer: int, packet: np.void, reply: Bytes) -> None:
+    def _duplicate(self, peer: int, packet: np.void, frame: Frame, reply: Bytes) -> None:
         """A request that was here before: answer it again, without its effect.
 
-        A READ has none, but what it asked for may be gone; its sender has had one answer and needs no second.
+        A READ has none, so it is read again. What nobody remembers its sender has settled: it needs no answer.
         """
         core, state = self.core, self.core.state
         core.node[col.K_DUPLICATES] += 1
-        seq, token = int(packet["seq"]), _signed(packet["token"])
+        seq, token, op = int(packet["seq"]), _signed(packet["token"]), int(packet["op"])
+        refusal = self.refusals.get(peer, {}).get(seq)
         time = core.node[col.N_CLOCK] + int(state.peers[peer, col.P_LATENCY])
-        replay = state.replay
-        known = np.flatnonzero(
-            (replay[:, col.A_CONNECTION] == state.peers[peer, col.P_SEEN_CONNECTION])
-            & (replay[:, col.A_PEER] == peer)
-            & (replay[:, col.A_SEQ] == seq)
-        )
-        status = Status(int(replay[known[0], col.A_STATUS])) if len(known) else Status.OK
-        value = int(replay[known[0], col.A_VALUE]) if len(known) else 0
-        if status:
-            refusal = Refusal(status, Side.TARGET, iova=_signed(packet["va"]), written=value)
-            self._refuse(peer, packet, refusal, 0)
-        elif packet["op"] == Op.WRITE:
+        if refusal is not None:
+            self._nack(peer, packet, refusal, 0)
+        elif op == Op.WRITE:
             add_ack(state, reply, token, time, 0, 0, 0)
-        elif packet["op"] in ATOMICS and len(known):
-            add_response(state, reply, int(packet["pdid"]), seq, 8, 0, token, time, 0, value, 0, 0)
+        elif op == Op.READ:
+            slot = core.slot_of(int(packet["pdid"]))
+            if self._refused_at_the_door(peer, packet) is None and not isinstance(slot, Status):
+                self._execute(peer, frame, packet, slot, reply, None)
+        elif op in REQUESTS and state.peers[peer, col.P_REPLAY] and 1 <= packet["replay"] <= col.VALUE_SLOTS:
+            row = (int(state.peers[peer, col.P_REPLAY]) - 1) * col.VALUE_SLOTS + int(packet["replay"]) - 1
+            known = state.replay[row]
+            connection = state.peers[peer, col.P_SEEN_CONNECTION]
+            if known[col.A_CONNECTION] == connection and known[col.A_SEQ] == seq:
+                pdid, n = int(packet["pdid"]), int(packet["length"])
+                add_response(state, reply, pdid, seq, n, 0, token, time, 0, int(known[col.A_VALUE]), 0, 0)
 
-    def _refuse(self, peer: int, packet: np.void, refusal: Refusal, done_ps: int, expected: int = 0) -> None:
+    def _refuse(self, peer: int, packet: np.void, refusal: Refusal, done_ps: int) -> None:
+        """Refuse a request for good; a duplicate of it is refused likewise."""
+        seq = int(packet["seq"])
+        state = self.core.state
+        if self.core.node[col.N_CHECKS] and due(state, peer, seq):
+            note_seen(state, peer, seq)
+            self.refusals.setdefault(peer, {})[seq] = refusal._replace(hold=None)
+        self.core.node[col.K_REFUSED] += 1
+        self._nack(peer, packet, refusal, done_ps)
+
+    def _nack(self, peer: int, packet: np.void, refusal: Refusal, done_ps: int, expected: int = 0) -> None:
         """Answer with a NACK; `done_ps`: when the engine was done with it, 0 for one it never got."""
         core = self.core
-        core.node[col.K_REFUSED] += 1
         time = int(packet["time"])
         done = done_ps or max(core.node[col.N_CLOCK], time if time < col.TIME_LIMIT else 0)
         row = np.zeros(1, NACK)[0]
@@ -231,7 +338,7 @@ class Target:
         row["fsr"], row["fsynr0"] = refusal.fsr, refusal.fsynr0
         row["stream_id"], row["context_bank"] = refusal.stream_id, refusal.context_bank
         row["expected"] = expected
-        self.nacks.append(row)
+        self.nacks.setdefault(peer, []).append(row)
         core.record(
             done,
             "refused",

@@ -310,11 +310,20 @@ class Node:
 
     def peer_lost(self, peer_index: int, reason: str) -> None:
         """The connection to a peer broke; frames handed over may or may not have arrived."""
-        self.ni.peer_lost(peer_index, reason)
+        self.ni.connection_lost(peer_index, reason)
 
     def peer_unreachable(self, peer_index: int, reason: str) -> None:
         """There never was a connection to a peer: nothing has left."""
         self.ni.peer_unreachable(peer_index, reason)
+
+    @property
+    def timer_ps(self) -> int | None:
+        """When `on_timer` is wanted; None: not at all."""
+        return self.ni.timer_ps
+
+    def on_timer(self) -> None:
+        """Do what is due by now."""
+        self.ni.on_timer()
 
     def pump(self) -> None:
         """Do what can be done now."""
