@@ -32,13 +32,13 @@ class Page:
         self.pins = 0
         self.dirty = False
 
-    def spots(self) -> dict[tuple[Process, int], None]:
+    def spots(self) -> list[tuple[Process, int]]:
         """(process, address) where it may be mapped."""
-        return {
-            (process, (number << PAGE_SHIFT) + delta): None
+        return [
+            (process, (number << PAGE_SHIFT) + delta)
             for backing, number in self.owners
             for process, delta in backing.views
-        }
+        ]
 
 
 class Slot:
