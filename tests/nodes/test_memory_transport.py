@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -27,6 +29,10 @@ class MemoryWire:
 
     def send(self, src: int, dst: int, frame: np.ndarray) -> None:
         self.fabric.send(src, dst, frame)
+
+    def send_all(self, src: int, dst: int, frames: Sequence[np.ndarray]) -> None:
+        for frame in frames:
+            self.fabric.send(src, dst, frame)
 
     def settle(self) -> None:
         self.scheduler.run()

@@ -6,13 +6,14 @@ as a `Wire`. Whatever asynchrony there is stays behind `Wire.settle`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import pytest
 
-from unimem_node.fabric.packets import PacketOp, build_frame, open_frame, request
+from unimem_node.fabric.packets import PacketOp, build_frame, open_frame, request, seal_header
 
 
 @dataclass
@@ -58,6 +59,9 @@ class Wire(Protocol):
 
     def send(self, src: int, dst: int, frame: np.ndarray) -> None: ...
 
+    def send_all(self, src: int, dst: int, frames: Sequence[np.ndarray]) -> None:
+        """The same for many, with nothing in between."""
+
     def settle(self) -> None:
         """Let everything arrive that can arrive."""
 
@@ -69,6 +73,17 @@ def numbered(src: int, dst: int, number: int, payload: bytes = b"12345678") -> n
     """A valid frame; read-only, as a node's are."""
     packet = request(PacketOp.WRITE, number, va=0x1000)
     frame = build_frame([(packet, payload)], src_node=src, dst_node=dst, number=number, time=number)
+    frame.flags.writeable = False
+    return frame
+
+
+def large(src: int, dst: int, number: int, size: int) -> np.ndarray:
+    """A frame with `size` random bytes that no packet refers to, hence quickly made; read-only."""
+    frame = np.concatenate(
+        [numbered(src, dst, number), np.frombuffer(np.random.default_rng(size).bytes(size), np.uint8)]
+    )
+    frame[16:24] = np.frombuffer(len(frame).to_bytes(8, "little"), np.uint8)
+    seal_header(frame)
     frame.flags.writeable = False
     return frame
 
@@ -86,9 +101,27 @@ class TransportConformance:
             assert {peer for peer, _ in end.frames} == {1 - end.index}
             assert end.lost == end.unreachable == []
 
-    @pytest.mark.parametrize("size", [1, 8, 4095, 65536, 256 << 10, (2 << 20) + 8])
+    def test_many_small_frames_at_once_both_ways(self, wire: Wire) -> None:
+        burst = [[numbered(end, 1 - end, number) for number in range(2000)] for end in (0, 1)]
+        for end in (0, 1):
+            wire.send_all(end, 1 - end, burst[end])
+        wire.settle()
+        for end in wire.ends:
+            assert end.numbers() == list(range(2000))
+            assert end.lost == end.unreachable == []
+
+    def test_large_frames_back_to_back(self, wire: Wire) -> None:
+        frames = [large(0, 1, number, 300_000 + 8 * number) for number in range(40)]
+        wire.send_all(0, 1, frames)
+        wire.settle()
+        assert wire.ends[1].numbers() == list(range(40))
+        assert all(
+            np.array_equal(got, frame) for (_, got), frame in zip(wire.ends[1].frames, frames, strict=True)
+        )
+
+    @pytest.mark.parametrize("size", [1, 8, 4095, 65536, 256 << 10, (2 << 20) + 8, (5 << 20) + 8])
     def test_bytes_arrive_as_they_were(self, wire: Wire, size: int) -> None:
-        frame = numbered(0, 1, 1, np.random.default_rng(size).bytes(size))
+        frame = large(0, 1, 1, size)
         wire.send(0, 1, frame)
         wire.send(0, 1, numbered(0, 1, 2))
         wire.settle()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -121,8 +121,12 @@ class GrpcWire:
         self._nodes[1].knows(self._nodes[0])
 
     def send(self, src: int, dst: int, frame: np.ndarray) -> None:
+        self.send_all(src, dst, [frame])
+
+    def send_all(self, src: int, dst: int, frames: Sequence[np.ndarray]) -> None:
         async def on_the_loop() -> None:
-            self._nodes[src].transport.send(dst, frame)
+            for frame in frames:
+                self._nodes[src].transport.send(dst, frame)
 
         self._runner.run(on_the_loop())
 
