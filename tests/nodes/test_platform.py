@@ -176,3 +176,22 @@ def test_masters_in_each_others_way_are_refused_by_name(
 ) -> None:
     with pytest.raises(PlatformError, match=message):
         specs(zynqmp, *masters)
+
+
+def test_every_parameter_of_the_network_interface_reaches_it() -> None:
+    """Set each to something else: none may be parsed and ignored."""
+    (ni,) = platforms.parse_masters([{"type": "rdma"}])
+    plain = ni.model_dump(exclude={"type", "name", "port", "base", "size", "axi_id", "spi"})
+    odd: dict[str, object] = {
+        name: not value if isinstance(value, bool) else 2 if name == "paths" else value + value // 2
+        for name, value in plain.items()
+    }
+    changed = {"type": "rdma", **odd, "block_bytes": 32 << 10, "slots": 8}
+    (spec,) = platforms.load("zynqmp").pl_specs(platforms.parse_masters([changed]))
+    assert {name: getattr(spec, name) for name in plain} == {**odd, "block_bytes": 32 << 10, "slots": 8}
+
+
+def test_times_out_of_order_are_refused_with_the_masters_name() -> None:
+    masters = platforms.parse_masters([{"type": "rdma", "rto_min_ps": 2_000, "rto_max_ps": 1_000}])
+    with pytest.raises(PlatformError, match=r"PL master ni: rto_min_ps, rto_first_ps and rto_max_ps"):
+        platforms.load("zynqmp").pl_specs(masters)

@@ -116,7 +116,7 @@ class AxiDmaPart(_Engine):
 
 
 class RdmaPart(_Master):
-    """The RDMA network interface: presents one AXI ID for each PD slot."""
+    """The RDMA network interface: presents one AXI ID for each PD slot. What the rest means: `RdmaSpec`."""
 
     type: Literal["rdma"]
     name: Name = "ni"
@@ -125,6 +125,18 @@ class RdmaPart(_Master):
     axi_id: int = Field(16, ge=0, lt=_MOST_IDS)
     slots: int = Field(16, ge=1, le=_MOST_SLOTS)
     block_bytes: Positive = 16 << 10
+    peer_bytes: Positive = 4 << 20
+    parked_bytes: int = Field(1 << 20, ge=0)
+    paths: int = Field(1, ge=1, le=4)
+    cell_bytes: Positive = 256
+    rto_min_ps: Positive = 50_000_000
+    rto_first_ps: Positive = 200_000_000
+    rto_max_ps: Positive = 10_000_000_000
+    retries: Positive = 8
+    fault_rounds: Positive = 16
+    fault_retry_ps: Positive = 2_000_000_000
+    order_retry_ps: Positive = 5_000_000
+    checks: bool = True
     issue_ps: int = Field(161_000, ge=0)
     hop_ps: int = Field(767_500, ge=0)
     further_hop_ps: int = Field(312_500, ge=0)
@@ -142,19 +154,11 @@ class RdmaPart(_Master):
                 f"PL master {name}: port {self.port} does not pass the SMMU, and the network interface "
                 f"needs it to translate; use {pl.translated_ports()}"
             )
-        return RdmaSpec(
-            name=name,
-            base=self.base,
-            size=self.size,
-            spi=spis[0],
-            stream_base=stream,
-            slots=self.slots,
-            block_bytes=self.block_bytes,
-            issue_ps=self.issue_ps,
-            hop_ps=self.hop_ps,
-            further_hop_ps=self.further_hop_ps,
-            link_ps_per_kib=self.link_ps_per_kib,
-        )
+        own = self.model_dump(exclude={"type", "name", "port", "axi_id", "spi"})
+        try:
+            return RdmaSpec(name=name, spi=spis[0], stream_base=stream, **own)
+        except ValueError as error:
+            raise PlatformError(f"PL master {name}: {error}") from None
 
 
 PlMaster = AxiCdmaPart | AxiDmaPart | RdmaPart
