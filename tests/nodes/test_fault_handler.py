@@ -402,7 +402,7 @@ def test_a_process_that_ends_takes_its_faults_along() -> None:
     board.scheduler.run(until_ps=500_000)  # the first block of the first fault is there
     assert board.present == {VA, VA + PAGE, VA + 2 * PAGE, VA + 3 * PAGE}
     board.handler.forget(board.process)
-    board.run()
+    assert board.run()[-1][1:] == ("resolved", "all")
     assert board.outcomes() == ended == ["dropped", "dropped"]
     assert len(board.present) == 4
     assert board.handler.idle

@@ -155,9 +155,10 @@ class FaultMachine:
         return memory, memory.va + int(offset or "0", 16)
 
     def _name(self, index: int, va: int) -> str:
-        for memory in self.named.values():
-            if memory.node == index and memory.va <= va < memory.va + memory.length + PAGE:
-                return f"{memory.name}+{va - memory.va:#x}"
+        for beyond in (0, PAGE):
+            for memory in self.named.values():
+                if memory.node == index and memory.va <= va < memory.va + memory.length + beyond:
+                    return f"{memory.name}+{va - memory.va:#x}"
         return f"{va:#x}"
 
     # ---- requests
@@ -226,7 +227,7 @@ class FaultMachine:
         if event.outcome == "resolved":
             text += f": {event.kind}"
             more = event.minor + event.major - (event.kind != "spurious")
-            text += f" and {more} more" if more else ""
+            text += f" and {more} more" if more > 0 else ""
             text += f" after {(event.resolved_ps - event.time_ps) / 1e6:.1f}"
         text += ", stalled" if event.stalled else ""
         text += f", {event.duplicates} more wait for it" if event.duplicates else ""

@@ -317,9 +317,12 @@ class FaultHandler:
 
     def forget(self, process: Process) -> None:
         """A process ends: nothing more is done for it. What is stalled in its bank ends with the bank."""
-        for work in [work for work in self._work if work.process is process]:
+        dropped = [work for work in self._work if work.process is process]
+        for work in dropped:
             self._work.remove(work)
             self._end(work.event, "dropped")
+        if dropped and self._ni is not None and process.pdid:
+            self._ni.resolved(process.pdid, EVERYWHERE)  # who waits is refused when it comes again
         _drop(self._rounds, [key for key in self._rounds if key[0] == process.asid])
         _drop(self._refused, [key for key in self._refused if key[0] == process.asid])
 

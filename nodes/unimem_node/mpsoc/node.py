@@ -7,7 +7,7 @@ does the transfers; whether an access is allowed is decided by the SMMU and by p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -109,7 +109,9 @@ def clock_of(soc: Mpsoc) -> int:
 class Node:
     """One node of a cluster. `fast=False` runs the readable paths instead of the compiled ones.
 
-    `policy`: what the kernel does about page faults of remote DMA (`FaultPolicy.parse`).
+    `policy`: what the kernel does about page faults of remote DMA (`FaultPolicy.parse`). `timer`: the clock
+    (ps) of time-outs and deadlines, the scheduler's unless given.
+
     Bad arguments raise `ValueError` (`KernelFault` for an address the CPU may not touch), lack of memory
     `MemoryError`; either way nothing has changed. What goes wrong with a transfer is in its completion.
     """
@@ -127,6 +129,7 @@ class Node:
         fast: bool = True,
         topology: str = "full",
         policy: str = "abort",
+        timer: Callable[[], int] | None = None,
         log: EventLog | None = None,
     ) -> None:
         check_topology(topology, 1)
@@ -144,6 +147,7 @@ class Node:
             incarnation=incarnation,
             seed=seed,
             fast=fast,
+            timer=timer,
             log=log,
         )
         if self.soc.ni is None:
@@ -309,17 +313,34 @@ class Node:
         self.ni.on_frame(peer_index, frame)
 
     def peer_lost(self, peer_index: int, reason: str) -> None:
-        """The connection to a peer broke; frames handed over may or may not have arrived."""
+        """The connection to a peer broke: what is unanswered is sent again over the next one."""
         self.ni.connection_lost(peer_index, reason)
+
+    def peer_gone(self, peer_index: int, reason: str) -> None:
+        """An authority says that a peer is no more: what waits for it ends, PEER_LOST."""
+        self.ni.peer_gone(peer_index, reason)
 
     def peer_unreachable(self, peer_index: int, reason: str) -> None:
         """There never was a connection to a peer: nothing has left."""
         self.ni.peer_unreachable(peer_index, reason)
 
+    def cancel(self, wr_id: int) -> bool:
+        """End a work request now, CANCELLED; False when it is not under way (any more)."""
+        return self.ni.cancel(wr_id)
+
     @property
     def timer_ps(self) -> int | None:
-        """When `on_timer` is wanted; None: not at all."""
+        """When `on_timer` is wanted, on the clock given as `timer`; None: not at all."""
         return self.ni.timer_ps
+
+    @property
+    def wake(self) -> Callable[[], object] | None:
+        """What is called when `pump` is wanted although nobody has called anything: a page has come."""
+        return self.ni.wake
+
+    @wake.setter
+    def wake(self, fn: Callable[[], object] | None) -> None:
+        self.ni.wake = fn
 
     def on_timer(self) -> None:
         """Do what is due by now."""

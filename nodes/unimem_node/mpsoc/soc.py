@@ -20,7 +20,7 @@ interrupts", table 16-13). No software runs here: a bare-metal program drives th
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,9 @@ class Mpsoc:
 
     `platform` names a platform, or a ``.toml`` file, or is one. `pl_masters` replaces what the platform
     builds in the PL (mappings as in the platform file); without one of type ``rdma`` there is no network
-    interface and `ni` is None. `scheduler` may be shared by many chips. `fast=False` runs the readable paths,
-    and so does a platform with a modelled cache. `memory` are the bytes themselves, as a debugger sees them.
+    interface and `ni` is None; `timer` is the clock (ps) of its time-outs, the scheduler's unless given.
+    `scheduler` may be shared by many chips. `fast=False` runs the readable paths, and so does a platform with
+    a modelled cache. `memory` are the bytes themselves, as a debugger sees them.
 
     Raises `ValueError` (mostly `PlatformError`) for a platform, memory size or PL that does not fit together.
     """
@@ -62,6 +63,7 @@ class Mpsoc:
         incarnation: int = 1,
         seed: int = 0,
         fast: bool = True,
+        timer: Callable[[], int] | None = None,
         log: EventLog | None = None,
         pl_masters: Iterable[Mapping[str, Any] | PlMaster] | None = None,
     ) -> None:
@@ -155,6 +157,7 @@ class Mpsoc:
                     incarnation=incarnation,
                     fast=fast,
                     snoop=snoop,
+                    timer=timer,
                     name=name,
                     log=log,
                 )

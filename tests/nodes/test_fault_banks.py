@@ -1,0 +1,104 @@
+"""More processes than context banks, with faults outstanding: who may be evicted, and who comes back."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.nodes import Nodes
+from unimem.wire import Op, Status
+from unimem_node.kernel.context_bank import NoContextBank
+from unimem_node.kernel.rdma_driver import RdmaDriver
+from unimem_node.mmu.regime import ACCESS_WRITE
+from unimem_node.mpsoc.node import Node
+from unimem_node.smmu import Fault
+
+PAGE = 4096
+
+
+def driver_of(node: Node) -> RdmaDriver:
+    assert node.kernel.rdma is not None
+    return node.kernel.rdma
+
+
+def with_domains(count: int, policy: str, *, nodes: int = 1) -> Nodes:
+    """Nodes with `count` domains; on the last, each has a lazy page at its number, and one that is there."""
+    cluster = Nodes(nodes)
+    target = cluster[nodes - 1]
+    for node in cluster.nodes:
+        node.set_fault_policy(policy)
+        for pdid in range(1, count + 1):
+            node.open_domain(pdid)
+    for pdid in range(1, count + 1):
+        process = target.kernel.process(pdid)
+        target.kernel.regions.create(process, page_of(cluster, nodes - 1, pdid), PAGE, 3, lazy=True)
+        target.kernel.regions.create(process, page_of(cluster, nodes - 1, pdid + 100), PAGE, 3)
+    return cluster
+
+
+def page_of(cluster: Nodes, node: int, number: int) -> int:
+    return cluster.gva(node, 2 * number * PAGE)
+
+
+def stall(cluster: Nodes, pdid: int) -> None:
+    """An access of the domain stalls in its bank, now."""
+    node = cluster[0]
+    rdma = driver_of(node)
+    slot = rdma.attach(node.kernel.process(pdid))
+    fault = node.soc.smmu.translate(rdma.node.stream_base + slot, page_of(cluster, 0, pdid), ACCESS_WRITE)
+    assert isinstance(fault, Fault)
+    assert fault.stalls
+
+
+def test_a_bank_in_which_an_access_is_stalled_does_not_give_way() -> None:
+    cluster = with_domains(17, "stall")
+    node, rdma = cluster[0], driver_of(cluster[0])
+    for pdid in range(1, 17):
+        rdma.attach(node.kernel.process(pdid))
+    stall(cluster, 1)  # the one that would go next
+    stall(cluster, 2)
+    rdma.attach(node.kernel.process(17))
+    assert rdma.slot_of(node.kernel.process(1)) == 0
+    assert rdma.slot_of(node.kernel.process(3)) is None
+    assert node.kernel.smmu.stalled(node.kernel.process(1).asid)
+
+
+def test_when_all_are_stalled_a_domain_waits_until_one_goes_on() -> None:
+    cluster = with_domains(17, "stall")
+    node, rdma = cluster[0], driver_of(cluster[0])
+    for pdid in range(1, 17):
+        stall(cluster, pdid)
+    with pytest.raises(NoContextBank, match="process 17: an access is stalled in the bank of every PD slot"):
+        rdma.attach(node.kernel.process(17))
+    row = cluster.put(0, 17, page_of(cluster, 0, 117), b"patience")
+    assert row["status"] == Status.OK
+    assert node.read_memory(17, page_of(cluster, 0, 117), 8) == b"patience"
+    assert [event.outcome for event in node.kernel.fault_log] == ["resolved"] * 16
+
+
+@pytest.mark.parametrize("policy", ["touch_a_page", "touch_ahead:4", "stall", "stall:hupcf"])
+def test_twenty_four_domains_fault_at_once_at_both_ends(policy: str) -> None:
+    """Their requests, faults and banks overlap; each domain's bytes end in its own page, once."""
+    count = 24
+    cluster = with_domains(count, policy, nodes=2)
+    source, target = cluster[0], cluster[1]
+    for pdid in range(1, count + 1):
+        va = source.kernel.process(pdid).map(PAGE, va=pdid << 20, lazy=True)
+        source.write_memory(pdid, va, pdid.to_bytes(8, "little"))
+        if pdid % 2:
+            source.kernel.process(pdid).madvise(va, PAGE, "PAGEOUT")
+        for _ in range(2):
+            cluster.post(0, Op.FETCH_ADD, pdid, dst=page_of(cluster, 1, pdid) + 64, length=8, operand=pdid)
+        cluster.post(0, Op.WRITE, pdid, src=va, dst=page_of(cluster, 1, pdid), length=8)
+    cluster.run()
+    rows = source.take_completions()
+    assert sorted(rows["wr_id"]) == list(range(1, 3 * count + 1))
+    assert [Status(int(status)).name for status in set(rows["status"])] == ["OK"]
+    for pdid in range(1, count + 1):
+        gva = page_of(cluster, 1, pdid)
+        assert target.read_memory(pdid, gva, 8) == pdid.to_bytes(8, "little")
+        assert target.read_memory(pdid, gva + 64, 8) == (2 * pdid).to_bytes(8, "little")
+    assert driver_of(target).evicted >= count - 16
+    outcomes = {event.outcome for node in cluster.nodes for event in node.kernel.fault_log}
+    assert outcomes == {"resolved"}
+    assert all(node.kernel.page_faults.idle for node in cluster.nodes)
+    assert all(node.interrupts.pending() == [] for node in cluster.nodes)
