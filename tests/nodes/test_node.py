@@ -164,6 +164,7 @@ def test_a_node_that_dies_is_reported(nodes: Nodes) -> None:
     nodes.post(0, Op.WRITE, DOMAIN, src=va, dst=nodes.gva(1), length=8)
     nodes.fabric.carry()
     nodes.fabric.cut(1)
+    nodes.run()  # it is sent again, and there is nobody
     rows = nodes[0].take_completions()
     assert rows["status"].tolist() == [Status.PEER_LOST]
     assert not rows["flags"][0] & CompletionFlags.DEFINITE
