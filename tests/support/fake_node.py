@@ -62,6 +62,9 @@ class FakeNode:
     private_bytes: int = 64 << 20
     hold: bool = False  # keep posted work until `release`
     soc: Any = field(default_factory=FakeChip)
+    wake: Any = None
+    timer_ps: int | None = None
+    timers: int = 0  # how often `on_timer` was called
 
     def __post_init__(self) -> None:
         self.base = (self.index + 1) * WINDOW
@@ -248,6 +251,10 @@ class FakeNode:
         self.calls.append(("peer_unreachable", peer_index))
         for wr in self._away.pop(peer_index, {}).values():
             self._complete(wr, Status.PEER_UNREACHABLE)
+
+    def on_timer(self) -> None:
+        self.timers += 1
+        self.timer_ps = None
 
     def pump(self) -> None:
         pass

@@ -12,9 +12,8 @@ the loop calls `on_timer` when the node's `timer_ps` has come, give or take the 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import structlog
@@ -24,6 +23,7 @@ from unimem_node.service.impaired import ImpairedSend
 from unimem_node.service.ledger import SLOT_BITS
 from unimem_node.service.local import LocalPoster
 from unimem_node.service.model import Model
+from unimem_node.service.real_time import monotonic_ps
 from unimem_node.service.rows import at, by_value
 from unimem_node.service.transports import Peer, ServiceTransport
 
@@ -38,11 +38,6 @@ class Poster(Protocol):
 
     def complete(self, rows: np.ndarray) -> None:
         """Some of the poster's requests are complete (COMPLETION rows, the poster's to keep and change)."""
-
-
-def monotonic_ps() -> int:
-    """The clock of the protocol's timers."""
-    return time.monotonic_ns() * 1000
 
 
 class NodeHost:
@@ -68,9 +63,7 @@ class NodeHost:
         self._names: dict[int, str] = {node.index: node.name}
         self._observers: list[Callable[[], None]] = []
         self._local = LocalPoster(self)
-        interface = getattr(node, "ni", None)
-        if interface is not None and hasattr(interface, "wake"):
-            interface.wake = self.ask_turn
+        node.wake = self.ask_turn
 
     def connect(self, transport: ServiceTransport, impair: str = "") -> None:
         """Send frames through `transport` from now on, over a network that does `impair` to them.
@@ -219,7 +212,7 @@ class NodeHost:
             self._deliver(rows)
         for fn in self._observers:
             fn()
-        due_ps = getattr(node, "timer_ps", None)
+        due_ps = node.timer_ps
         if due_ps is not None and (self._timer is None or due_ps < self._timer_ps):
             self._set_timer(due_ps)
 
@@ -244,8 +237,8 @@ class NodeHost:
 
     def _on_timer(self) -> None:
         self._timer = None
-        node: Any = self.node
-        due_ps = getattr(node, "timer_ps", None)
+        node = self.node
+        due_ps = node.timer_ps
         if due_ps is None:
             return
         if due_ps > monotonic_ps():

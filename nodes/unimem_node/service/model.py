@@ -90,6 +90,15 @@ class Model(Protocol):
     def peer_unreachable(self, peer_index: int, reason: str) -> None:
         """There never was a connection: nothing has left."""
 
+    wake: Callable[[], object] | None  # is called when `pump` is wanted although nobody has called anything
+
+    @property
+    def timer_ps(self) -> int | None:
+        """When `on_timer` is wanted, on the clock of `real_time.monotonic_ps`; None: not at all."""
+
+    def on_timer(self) -> None:
+        """The time has come."""
+
     def pump(self) -> None:
         """Do what can be done now."""
 

@@ -28,6 +28,7 @@ from unimem_node.service.host import NodeHost
 from unimem_node.service.membership import Membership
 from unimem_node.service.model import Builder, Model
 from unimem_node.service.node_service import NodeService
+from unimem_node.service.real_time import monotonic_ps, real_time_platform
 from unimem_node.service.rpc import CHANNEL_OPTIONS, Refusal
 from unimem_node.service.telemetry import Telemetry
 from unimem_node.service.transports import Peer
@@ -179,8 +180,9 @@ class NodeServer:
         return Node(
             name,
             index,
-            platform=settings.platform,
+            platform=real_time_platform(settings.platform),
             memory_bytes=settings.memory_bytes,
+            timer=monotonic_ps,
             incarnation=incarnation,
             seed=settings.seed,
             fast=settings.fast,

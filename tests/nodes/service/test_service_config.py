@@ -39,6 +39,8 @@ def test_flags_over_the_nodes_environment_over_the_clusters_over_defaults(
         ("counters_interval_s", 0),
         ("policy", "hope"),
         ("policy", "touch_ahead:0"),
+        ("transport", "pigeon"),
+        ("impair", "rain=1"),
         ("speling", 1),
     ],
 )

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from support.fake_node import FakeNode
-from support.service_harness import requests
+from support.service_harness import eventually, requests
+from support.transports import numbered
 from unimem.v1 import types_pb2
 from unimem.wire import Op, Status
 from unimem_node.service import NodeHost
+from unimem_node.service.real_time import monotonic_ps
 from unimem_node.service.transports import Peer
 
 pytestmark = pytest.mark.asyncio
@@ -135,3 +137,76 @@ async def test_routes_reach_model_and_transport() -> None:
     assert list(node.routes)[1] == (1, "n1", 2 << 36, 0, 4, 2)
     assert transport.known == [Peer(1, "n1", "h:1", 4)]
     assert (host.name_of(1), host.name_of(9)) == ("n1", "node 9")
+
+
+async def test_a_timer_rings_when_the_node_wants_it_and_not_before() -> None:
+    node = FakeNode()
+    host = NodeHost(node)
+    turns = 0
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+
+    host.observe(count)
+    node.timer_ps = monotonic_ps() + 30_000_000_000  # 30 ms
+    host.ask_turn()
+    await asyncio.sleep(0.005)
+    assert (node.timers, turns) == (0, 1)
+    await eventually(lambda: node.timers == 1)
+    assert turns == 2
+    assert host._timer is None
+
+
+async def test_a_timer_that_moves_back_rings_later_and_one_that_moves_forward_earlier() -> None:
+    node = FakeNode()
+    host = NodeHost(node)
+    node.timer_ps = monotonic_ps() + 10_000_000_000
+    host.ask_turn()
+    await asyncio.sleep(0)
+    node.timer_ps = late = monotonic_ps() + 60_000_000_000
+    await asyncio.sleep(0.03)
+    assert node.timers == 0
+    await eventually(lambda: node.timers == 1)
+    assert monotonic_ps() >= late
+    node.timer_ps = monotonic_ps() + 10_000_000_000_000  # ten seconds
+    host.ask_turn()
+    await asyncio.sleep(0)
+    node.timer_ps = monotonic_ps() + 1_000_000_000
+    host.ask_turn()
+    await eventually(lambda: node.timers == 2, 2)
+    node.timer_ps = monotonic_ps() + 1_000_000_000
+    host.ask_turn()
+    await asyncio.sleep(0)
+    host.close()
+    await asyncio.sleep(0.01)
+    assert node.timers == 2
+
+
+async def test_events_of_the_kernel_take_their_turn_and_so_does_what_they_wake() -> None:
+    node = FakeNode()
+    host = NodeHost(node)
+    happened = []
+    node.soc.scheduler.after(5, lambda: happened.append("handled"))
+    node.wake()
+    await asyncio.sleep(0)
+    assert happened == ["handled"]
+    assert node.soc.scheduler.idle
+    assert host.transports() == {}
+
+
+async def test_a_bad_network_loses_what_it_says() -> None:
+    node = FakeNode()
+    host = NodeHost(node)
+    transport = Recorder()
+    host.connect(transport, "loss=1,max_count=3;seed=7")
+    for number in range(5):
+        host._send(1, numbered(0, 1, number))
+    assert len(transport.sent) == 2
+    assert host.impairments() == {"loss": 3}
+    host.connect(transport, "delay=5ms")
+    host._send(1, numbered(0, 1, 9))
+    assert len(transport.sent) == 2
+    await eventually(lambda: len(transport.sent) == 3)
+    with pytest.raises(ValueError, match="unknown"):
+        host.connect(transport, "rain=1")
