@@ -67,6 +67,16 @@ class RdmaSpec:
         if self.peer_bytes < self.block_bytes:
             raise ValueError(f"{self.peer_bytes} bytes in flight hold no block of {self.block_bytes} bytes")
 
+    @property
+    def link_latency_ps(self) -> int:
+        """Latency of each link of a path: with the serialisation of the smallest packet, `further_hop_ps`."""
+        return max(0, self.further_hop_ps - (col.LINK_MINIMUM * self.link_ps_per_kib >> 10))
+
+    @property
+    def entry_ps(self) -> int:
+        """What a packet's first hop takes besides: the interfaces' share of `hop_ps`, once a packet."""
+        return max(0, self.hop_ps - self.link_latency_ps)
+
 
 class State(NamedTuple):
     """The tables. As one argument of compiled code they would cost a microsecond: pass them one by one."""
@@ -109,7 +119,7 @@ def new_state(spec: RdmaSpec, index: int, incarnation: int) -> State:
     node[col.N_PEER_BYTES] = spec.peer_bytes + spec.peer_bytes // spec.block_bytes * col.PACKET_BYTES
     node[col.N_CHECKS], node[col.N_CELL_BYTES] = spec.checks, spec.cell_bytes
     node[col.N_RTO_MIN], node[col.N_RTO_MAX] = spec.rto_min_ps, spec.rto_max_ps
-    node[col.N_ENTRY_PS] = spec.hop_ps - spec.further_hop_ps
+    node[col.N_ENTRY_PS] = spec.entry_ps
     for never in (col.N_TIMER, col.N_PACED, col.N_DEADLINE, col.N_ALARM):
         node[never] = col.NEVER
     for head in (col.N_WORK_FREE, col.N_FLIGHT_FREE, col.N_READY_HEAD, col.N_READY_TAIL):
