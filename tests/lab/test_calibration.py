@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from unimem import Client, Transfer
 from unimem_lab import SimCluster
+from unimem_node.fabric import _fast_columns as col
 
 #: Nodes of a ring in which the farthest is five hops away.
 NODES = 10
@@ -64,3 +66,15 @@ def test_e10_half_of_the_plateau(ring: Client) -> None:
     half = 8.2 / 2
     below, above = (size * 8 / one_way_ns(put(ring, 1, size)) for size in (1100, 1650))
     assert below < half < above
+
+
+@pytest.mark.parametrize("hops", [1, 2, 5])
+def test_e9_over_links_that_are_shared(hops: int) -> None:
+    """The same through a table of links, each a server of its own, as for topologies with contention."""
+    with SimCluster(nodes=2) as cluster, cluster.client(home="n0") as um:
+        for name in cluster.nodes:
+            ni, links = cluster.node(name).ni, np.zeros((hops, col.LINK_COLS), np.int64)
+            links[:, col.L_PS_PER_KIB] = ni.spec.link_ps_per_kib
+            links[:, col.L_LATENCY] = ni.spec.link_latency_ps
+            ni.set_network(links, {index: [list(range(hops))] for index in range(2)})
+        assert one_way_ns(put(um, 1, 8)) == pytest.approx(1300 + (hops - 1) * 312.5, abs=1)
