@@ -8,7 +8,7 @@ from unimem_node._jit import njit_inline
 
 from . import _fast_columns as col
 from ._fast_frame import get32, get64, memory_ps, scatter, stop_at_fault
-from ._fast_tables import answered, find_flight, find_slot, settle, word_from
+from ._fast_tables import acknowledged, answered, find_flight, find_slot, settle, word_from
 
 
 @njit_inline
@@ -25,7 +25,7 @@ def settle_acks(s: Any, peer: int, frame: Any, packet: int, payload: int, n: int
     s.peers[peer, col.P_CREDIT] = max(get64(frame, packet + col.X_OPERAND), 1)
     for at in range(payload, payload + n, col.ACK_BYTES):
         row = find_flight(s, peer, get64(frame, at))
-        if row < 0 or s.flight[row, col.F_OP] != col.OP_WRITE:
+        if row < 0 or not acknowledged(s.flight[row, col.F_OP]):
             s.node[col.K_LATE_ANSWERS] += 1
             continue
         s.work[s.flight[row, col.F_WORK], col.W_TOUCHED] = 1
@@ -78,7 +78,7 @@ def settle_response(
         done = max(time, s.node[col.N_TARGET_FREE]) + cost + here
         s.node[col.N_TARGET_FREE] = done
         answered(s, row, done, wait, translate, memory, cost, here)
-    elif op == col.OP_WRITE or n != 0:
+    elif acknowledged(op) or n != 0:
         return False
     else:
         s.work[work, col.W_VALUE] = get64(frame, at + col.X_OPERAND)

@@ -116,8 +116,9 @@ W_FSR = 39
 W_FSYNR0 = 40
 W_NODE = 41
 W_DEADLINE = 42  # on the timer's clock; 0: none
-W_ORIGIN = 43  # 1: posted by the interface itself
-WORK_COLS = 44
+W_ORIGIN = 43  # serial number of one that the interface posts itself (`internal`); 0: a poster's
+W_SIGNAL = 44  # of the data of a signalling write: the row of the signal, + 1
+WORK_COLS = 48
 
 WORK_FREE = 0  # or refused at the door
 WORK_HELD = 1  # behind a fence
@@ -198,12 +199,12 @@ P_CREDIT = 25  # bytes it grants us; 0: it has not said
 P_AGAIN = 26  # packets that wait to be sent again
 P_RACK = 27  # F_SENT of the latest packet that was answered
 P_REPLAY = 28  # its block of `replay`, + 1
-P_VALUES = 29  # replay slots at it that are in use, a bit each: four words
 P_PATHS = 33  # row of `paths` of its first path, + 1; 0: none, see P_LATENCY
 P_PATH_COUNT = 34
 P_NEXT_PATH = 35
 P_GRANT = 36  # bytes we grant it
-PEER_COLS = 40
+P_VALUES = 40  # replay slots at it that are in use, a bit each: VALUE_WORDS words of 32
+PEER_COLS = 48
 
 NOT_READY = -2
 
@@ -244,6 +245,7 @@ WINDOW_WORDS = WINDOW // 32  # 32 bits a word: shifts of the sign bit are nobody
 
 # ---- `replay`: answers given to requests that return a value; a block of VALUE_SLOTS rows a peer --------
 VALUE_SLOTS = 256
+VALUE_WORDS = 8
 A_SEQ = 0
 A_CONNECTION = 1
 A_VALUE = 2
@@ -263,6 +265,7 @@ PATH_COLS = 64
 
 # ---- `done`: a COMPLETION as 20 words -----------------------------------------------------------
 DONE_COLS = 20
+DONE_ORIGIN = 19  # W_ORIGIN: no poster sees another value than 0
 
 # ---- `cursor`: where the frame under construction, or under examination, stands -------------------
 # Between frames C_OPEN and C_PACKET are 0 and C_COUNT is -1.
@@ -354,10 +357,12 @@ OP_READY = 19
 
 HAS_PAYLOAD = 1  # packet flags
 ORDERED = 2
+SIGNAL = 4
 
 FLAG_FENCE = 4  # unimem.wire.WorkFlags
 FLAG_ORDERED = 8
 FLAG_ACCEPTED = 16
+FLAG_SIGNAL = 32
 FLAG_DEFINITE = 1  # unimem.wire.CompletionFlags
 
 #: No time is later: 26 days. Keeps sums of times that a peer sent inside an int64.

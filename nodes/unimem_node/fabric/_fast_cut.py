@@ -13,7 +13,7 @@ from unimem_node._jit import njit
 from . import _fast_columns as col
 from ._fast_frame import close_requests, emit_request, gather, memory_ps, open_buffer, stop_at_fault
 from ._fast_handle import open_arrays, open_state
-from ._fast_tables import find_slot, next_block, plan_frame, pop_ready
+from ._fast_tables import find_slot, gathers, next_block, plan_frame, pop_ready
 
 
 @njit
@@ -59,7 +59,7 @@ def cut(handle: Any, buffer: Any) -> Any:
             work[row, col.W_POSTED] + node[col.N_ISSUE_PS], node[col.N_SOURCE_FREE], node[col.N_CLOCK]
         )
         ready = start
-        if work[row, col.W_OP] == col.OP_WRITE:
+        if gathers(work[row, col.W_OP]):
             at = cursor[col.C_PAYLOAD]
             if at + n > cursor[col.C_ROOM]:
                 break

@@ -20,7 +20,7 @@ from . import _fast_columns as col
 from ._fast_crc import header_crc, packet_crc
 from ._fast_handle import open_arrays
 from ._fast_links import carry
-from ._fast_tables import dequeue, link, mark_ready, take_flight, take_value_slot
+from ._fast_tables import dequeue, gathers, link, mark_ready, returns_value, take_flight, take_value_slot
 
 ACCESS_READ = 0
 
@@ -101,7 +101,9 @@ def close_buffer(s: Any, buffer: Any, peer: int, incarnation: int) -> Any:
     store64(buffer, col.H_TOTAL, total)
     store64(buffer, col.H_SRC, s.node[col.N_INDEX] | s.peers[peer, col.P_INDEX] << 32)
     store64(buffer, col.H_SRC_INCARNATION, s.node[col.N_INCARNATION] | incarnation << 32)
-    store64(buffer, col.H_NUMBER, s.peers[peer, col.P_FRAMES] & col.SEQ_MASK | s.peers[peer, col.P_BASE] << 32)
+    store64(
+        buffer, col.H_NUMBER, s.peers[peer, col.P_FRAMES] & col.SEQ_MASK | s.peers[peer, col.P_BASE] << 32
+    )
     store64(buffer, col.H_CONNECTION, s.peers[peer, col.P_CONNECTION])
     store64(buffer, col.H_TIME, cursor[col.C_TIME])
     store32(buffer, col.H_CRC, header_crc(buffer))
@@ -180,7 +182,13 @@ def emit_request(s: Any, buffer: Any, peer: int, n: int, start: int, ready: int)
     """
     row = take_block(s, peer, n, start)
     op = s.flight[row, col.F_OP]
-    emit_packet(s, buffer, row, n if op == col.OP_WRITE else 0, ready)
+    emit_packet(s, buffer, row, n if gathers(op) else 0, ready)
+
+
+@njit_inline
+def packet_flags(flags: int) -> Any:
+    """Of WorkFlags, those that the target has to know."""
+    return (col.ORDERED if flags & col.FLAG_ORDERED else 0) | (col.SIGNAL if flags & col.FLAG_SIGNAL else 0)
 
 
 @njit_inline
@@ -206,9 +214,11 @@ def take_block(s: Any, peer: int, n: int, start: int) -> Any:
     s.flight[row, col.F_STATE] = col.HERE
     s.flight[row, col.F_FRAME] = 0
     s.flight[row, col.F_SLOT] = 0
-    if op >= col.OP_FETCH_ADD and s.node[col.N_CHECKS] != 0:
+    if returns_value(op) and s.node[col.N_CHECKS] != 0:
         s.flight[row, col.F_SLOT] = take_value_slot(s, peer)
-    s.flight[row, col.F_FLAGS] = col.ORDERED if s.work[work, col.W_FLAGS] & col.FLAG_ORDERED != 0 else 0
+    s.flight[row, col.F_FLAGS] = packet_flags(s.work[work, col.W_FLAGS])
+    if offset == 0 and s.work[work, col.W_SIGNAL] > 0:  # its signal says where its data begins
+        s.work[s.work[work, col.W_SIGNAL] - 1, col.W_COMPARE] = seq
     s.work[work, col.W_PENDING] += 1
     s.work[work, col.W_CUT] = offset + n
     if s.work[work, col.W_CUT] == s.work[work, col.W_LENGTH]:
@@ -246,7 +256,10 @@ def emit_packet(s: Any, buffer: Any, row: int, carried: int, ready: int) -> None
     store64(buffer, at + col.X_VA, s.work[work, col.W_REMOTE] + s.flight[row, col.F_OFFSET])
     store64(buffer, at + col.X_TOKEN, s.flight[row, col.F_TOKEN])
     store64(buffer, at + col.X_TIME, arrival)
-    store64(buffer, at + col.X_OPERAND, s.work[work, col.W_OPERAND])
+    operand = s.work[work, col.W_OPERAND]
+    if s.flight[row, col.F_OP] == col.OP_COPY:  # where the block goes
+        operand += s.flight[row, col.F_OFFSET]
+    store64(buffer, at + col.X_OPERAND, operand)
     store64(buffer, at + col.X_COMPARE, s.work[work, col.W_COMPARE])
     seal(s, buffer, at, payload if carried else 0, carried)
     cursor[col.C_PAYLOAD] = pad(buffer, payload + carried)

@@ -42,7 +42,7 @@ def accept(handle: Any, requests: Any, first: int, count: int) -> Any:
             length = 8
         else:
             return i
-        if remote < 0 or node[col.N_ENABLED] == 0:
+        if remote < 0 or node[col.N_ENABLED] == 0 or head & col.FLAG_SIGNAL << 8 != 0:
             return i
         if route < 0 or remote < routes[route, col.R_BASE] or remote >= routes[route, col.R_END]:
             route = find_route(s, remote)
@@ -71,6 +71,7 @@ def accept(handle: Any, requests: Any, first: int, count: int) -> Any:
             work[row, column] = 0
         work[row, col.W_STATUS] = 0
         work[row, col.W_ORIGIN] = 0
+        work[row, col.W_SIGNAL] = 0
         work[row, col.W_DEADLINE] = 0
         if head >> 32 != 0:
             deadline = node[col.N_NOW] + ((head >> 32) & 0xFFFF_FFFF) * 1_000_000

@@ -32,7 +32,7 @@ from ._fast_frame import (
 )
 from ._fast_handle import open_arrays, open_state
 from ._fast_links import carry
-from ._fast_tables import due, find_slot, note_seen, overtaken
+from ._fast_tables import acknowledged, due, find_slot, note_seen, overtaken
 
 MAX_U32 = 0xFFFF_FFFF
 
@@ -81,7 +81,7 @@ def open_reply(s: Any, frame: Any, buffer: Any) -> Any:
     while i < cursor[col.C_COUNT]:
         at = col.HEADER + i * col.PACKET_BYTES
         op = frame[at]
-        if op == col.OP_WRITE:
+        if acknowledged(op):
             acks += 1
         elif op == col.OP_READ:
             n = get32(frame, at + col.X_LENGTH)
@@ -256,7 +256,7 @@ def execute(
         or n == 0
     ):
         return False
-    if carries != (op == col.OP_WRITE):
+    if carries != (op == col.OP_WRITE) or flags & col.SIGNAL != 0:
         return False
     slot = find_slot(s, domain)
     if slot < 0:
@@ -336,7 +336,9 @@ def receive(handle: Any, peer: int, frame: Any, buffer: Any) -> Any:
             payload = get32(frame, at + col.X_PAYLOAD)
             if payload & 7 != 0 or payload < records_end or payload + carried > frame.shape[0]:
                 return 0
-        if node[col.N_CHECKS] != 0 and packet_crc(frame, at, payload, carried) != get32(frame, at + col.X_CRC):
+        if node[col.N_CHECKS] != 0 and packet_crc(frame, at, payload, carried) != get32(
+            frame, at + col.X_CRC
+        ):
             return 0
         if op >= col.OP_WRITE and op <= col.OP_SWAP:
             if not execute(s, handle, arrays, peer, frame, at, payload, n, buffer):

@@ -61,7 +61,7 @@ def give_flight(s: Any, row: int) -> None:
         note_settled(s, peer, s.flight[row, col.F_SEQ])
         slot = s.flight[row, col.F_SLOT] - 1
         if slot >= 0:
-            s.peers[peer, col.P_VALUES + (slot >> 6)] ^= 1 << (slot & 63)
+            s.peers[peer, col.P_VALUES + (slot >> 5)] ^= 1 << (slot & 31)
     if s.peers[peer, col.P_HEAD] >= 0:
         mark_ready(s, peer)
 
@@ -198,13 +198,13 @@ def overtaken(s: Any, peer: int) -> Any:
 @njit_inline
 def take_value_slot(s: Any, peer: int) -> Any:
     """A replay slot at the peer for a request that returns a value, + 1; 0: all are in use."""
-    for word in range(4):
-        free = ~s.peers[peer, col.P_VALUES + word]
-        if free != 0:
-            for bit in range(64):
-                if free >> bit & 1:
-                    s.peers[peer, col.P_VALUES + word] |= 1 << bit
-                    return word * 64 + bit + 1
+    for word in range(col.VALUE_WORDS):
+        taken = s.peers[peer, col.P_VALUES + word]
+        if taken != 0xFFFF_FFFF:
+            for bit in range(32):
+                if taken >> bit & 1 == 0:
+                    s.peers[peer, col.P_VALUES + word] = taken | 1 << bit
+                    return word * 32 + bit + 1
     return 0
 
 
@@ -399,7 +399,12 @@ def complete(s: Any, row: int) -> None:
     s.done[out, 9] = done
     for i in range(col.PARTS):
         s.done[out, 10 + i] = s.work[row, col.W_PARTS + i]
-    s.done[out, 19] = 0
+    origin = s.work[row, col.W_ORIGIN]
+    s.done[out, col.DONE_ORIGIN] = origin
+    if origin != 0:
+        s.node[col.N_WAKES] += 1
+        s.work[row, col.W_ORIGIN] = 0
+        s.work[row, col.W_SIGNAL] = 0
     s.node[col.N_CLOCK] = max(s.node[col.N_CLOCK], done)
     s.node[col.K_COMPLETED] += 1
     s.node[col.K_BYTES_DELIVERED] += s.work[row, col.W_BYTES]
@@ -471,6 +476,24 @@ def booked(s: Any, peer: int) -> Any:
 
 
 @njit_inline
+def gathers(op: int) -> Any:
+    """Whether a request takes bytes from its source along."""
+    return op in (col.OP_WRITE, col.OP_SEND)
+
+
+@njit_inline
+def acknowledged(op: int) -> Any:
+    """Whether a request is answered by a record of an ACK."""
+    return op in (col.OP_WRITE, col.OP_SEND, col.OP_COPY)
+
+
+@njit_inline
+def returns_value(op: int) -> Any:
+    """Whether the answer of a request is remembered in a replay slot."""
+    return col.OP_FETCH_ADD <= op <= col.OP_SWAP
+
+
+@njit_inline
 def next_block(s: Any, peer: int) -> Any:
     """Bytes of the next block for `peer`; 0 when its queue is empty, its window full or its link booked."""
     row = s.peers[peer, col.P_HEAD]
@@ -483,7 +506,7 @@ def next_block(s: Any, peer: int) -> Any:
     if s.node[col.N_CHECKS] != 0:
         if window_packets(s, peer) <= 0:
             return 0
-        if s.work[row, col.W_OP] >= col.OP_FETCH_ADD and no_value_slot(s, peer):
+        if returns_value(s.work[row, col.W_OP]) and no_value_slot(s, peer):
             return 0
     return 0 if booked(s, peer) else n
 
@@ -491,12 +514,10 @@ def next_block(s: Any, peer: int) -> Any:
 @njit_inline
 def no_value_slot(s: Any, peer: int) -> Any:
     """Whether all replay slots at a peer are in use."""
-    return (
-        s.peers[peer, col.P_VALUES]
-        & s.peers[peer, col.P_VALUES + 1]
-        & s.peers[peer, col.P_VALUES + 2]
-        & s.peers[peer, col.P_VALUES + 3]
-    ) == -1
+    for word in range(col.VALUE_WORDS):
+        if s.peers[peer, col.P_VALUES + word] != 0xFFFF_FFFF:
+            return False
+    return True
 
 
 @njit_inline
@@ -519,7 +540,7 @@ def plan_frame(s: Any, peer: int) -> Any:
         return 0, 0
     while row >= 0:
         left = s.work[row, col.W_LENGTH] - s.work[row, col.W_CUT]
-        carries = s.work[row, col.W_OP] == col.OP_WRITE
+        carries = gathers(s.work[row, col.W_OP])
         while left > 0:
             n = min(block, left)
             if packets >= most or (carries and payload + n > room):

@@ -83,6 +83,7 @@ class Refusal(NamedTuple):
     written: int = 0
     slot: int = -1
     hold: Hold | None = None
+    node: int = 0  # which node refused, + 1; 0: the one that says so
 
 
 class Moved(NamedTuple):
@@ -132,6 +133,7 @@ class Core:
         #: Called when the interface wants `pump` although nobody has called it.
         self.wake: Callable[[], object] | None = None
         self.ports = [SmmuPort(smmu, spec.stream_base + slot) for slot in range(spec.slots)]
+        self.withdraw: Any = lambda work: None  # the source half ends a request of the interface's own
         self.miss: Any = lambda domain: Status.ACCESS_DENIED  # the register block raises the interrupt
         self.verdict: Any = lambda refuse: Verdict.REFUSE  # ... and says what the handler has decided
         self.holds: Any = lambda: False  # whether stalled accesses wait for software (FAULT_CTRL.HOLD)
@@ -460,6 +462,11 @@ class Core:
         row = self.state.work[work]
         if row[col.W_STATUS] == 0:
             row[col.W_STATUS : col.W_NODE + 1] = (*refusal[:10], node)
+        signal = int(row[col.W_SIGNAL]) - 1
+        if signal >= 0:  # the next serial number: it is still the same one
+            row[col.W_SIGNAL] = 0
+            if self.state.work[signal, col.W_ORIGIN] == row[col.W_ORIGIN] - 1:
+                self.withdraw(signal)
 
     def end_now(self, work: int, time_ps: int) -> None:
         """Complete a blamed work request that is in no list and has nothing in flight.

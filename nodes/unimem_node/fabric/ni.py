@@ -34,12 +34,14 @@ from ._fast_post import accept
 from ._fast_receive import close_reply, open_reply, receive
 from ._fast_tables import mark_ready, plan_frame, pop_ready
 from .core import Bytes, Core, Refusal, Route, Stopped, Ways
+from .internal import Internal
 from .packets import Frame, PacketOp, open_frame
 from .registers import NiRegisters
 from .retransmit import Retransmit
 from .source import Source
 from .state import COUNTERS, RdmaSpec
 from .target import Target
+from .third_party import ThirdParty
 
 _INT64 = np.dtype(np.int64)
 _NO_COMPLETIONS: npt.NDArray[np.void] = np.empty(0, COMPLETION)
@@ -91,7 +93,9 @@ class RdmaNi:
             timer=timer,
         )
         self._registers = NiRegisters(self._core, irq_line)
-        self._source, self._target = Source(self._core), Target(self._core)
+        self._internal = Internal(self._core)
+        self._source = Source(self._core, self._internal)
+        self._target = Target(self._core, ThirdParty(self._core, self._source, self._internal))
         self._retransmit = Retransmit(self._core, self._source, self._give_up)
         self._target.parking.examine = self._examine_parked
         self._registers.on_resolved = self._resolved
@@ -170,6 +174,7 @@ class RdmaNi:
     def pump(self) -> None:
         """Cut whatever may leave now into frames; frames for this node itself are examined at once."""
         node = self._node
+        self._internal.collect()
         if self._target.nacks:
             self._core.tick()
             self._notify()
@@ -179,6 +184,9 @@ class RdmaNi:
                 self._cut_frame()
             if self._loop:
                 self.on_frame(self.index, self._loop.popleft())
+                self._internal.collect()
+                if self._target.nacks:
+                    self._notify()
 
     def _cut_frame(self, size: int = -1) -> None:
         """One frame for the peer whose turn it is, if anything may leave. `size` >= 0: `cut` has stopped."""
@@ -427,6 +435,7 @@ class RdmaNi:
         """Do what is due by now; `pump` then sends it."""
         self._core.tick()
         self._retransmit.on_timer()
+        self._internal.collect()
 
     @property
     def wake(self) -> Callable[[], object] | None:
@@ -451,7 +460,9 @@ class RdmaNi:
         core.tick()
         work = core.state.work
         found = np.flatnonzero(
-            (work[:, col.W_STATE] != col.WORK_FREE) & (work[:, col.W_ID] == np.uint64(wr_id).view(np.int64))
+            (work[:, col.W_STATE] != col.WORK_FREE)
+            & (work[:, col.W_ORIGIN] <= 0)  # a COPY's WRITE is nobody's
+            & (work[:, col.W_ID] == np.uint64(wr_id).view(np.int64))
         )
         for row in found.tolist():
             self._source.end(row, Status.CANCELLED, self._node[col.N_HANDED])
@@ -505,6 +516,7 @@ class RdmaNi:
 
     def take_completions(self) -> npt.NDArray[np.void]:
         """COMPLETION rows since the last call."""
+        self._internal.collect()
         n = self._node[col.N_DONE]
         if n == 0:
             return _NO_COMPLETIONS

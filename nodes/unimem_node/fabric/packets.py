@@ -121,7 +121,11 @@ ACK_RECORD: Final = np.dtype(
 
 #: The frame header as FABRIC frames use it.
 FABRIC_HEADER: Final = np.dtype(
-    [(name, FRAME_HEADER[name].str) for name in FRAME_HEADER.names or () if name not in ("number", "reserved")]
+    [
+        (name, FRAME_HEADER[name].str)
+        for name in FRAME_HEADER.names or ()
+        if name not in ("number", "reserved")
+    ]
     + [
         ("number", "<u4"),  # counts the frames to this peer
         ("base", "<u4"),  # the sender's oldest request on this connection that it has not settled

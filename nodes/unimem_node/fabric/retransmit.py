@@ -16,7 +16,7 @@ from unimem.wire import Status
 
 from . import _fast_columns as col
 from ._fast_frame import close_requests, open_buffer
-from ._fast_tables import overtaken, unlink
+from ._fast_tables import gathers, overtaken, unlink
 from .core import Bytes, Core
 from .source import Source
 
@@ -128,7 +128,9 @@ class Retransmit:
         while queue:
             row = queue[0] & 0xFFFF_FFFF
             flight = state.flight[row]
-            alive = flight[col.F_TOKEN] == queue[0] and flight[col.F_LIVE] and flight[col.F_STATE] == col.AGAIN
+            alive = (
+                flight[col.F_TOKEN] == queue[0] and flight[col.F_LIVE] and flight[col.F_STATE] == col.AGAIN
+            )
             if alive and not self._source.cut_again(row, buffer):
                 break
             queue.popleft()
@@ -142,7 +144,7 @@ class Retransmit:
             row = flight[token & 0xFFFF_FFFF]
             if row[col.F_TOKEN] != token or not row[col.F_LIVE] or row[col.F_STATE] != col.AGAIN:
                 continue
-            n = (int(row[col.F_LENGTH]) + 7) & ~7 if row[col.F_OP] == col.OP_WRITE else 0
+            n = (int(row[col.F_LENGTH]) + 7) & ~7 if gathers(row[col.F_OP]) else 0
             if slots == core.spec.frame_packets or (slots and payload + n > core.spec.frame_payload_bytes):
                 break
             slots, payload = slots + 1, payload + n

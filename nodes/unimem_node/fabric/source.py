@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from unimem.wire import Op, Side, Status
+from unimem.wire import Op, Side, Status, WorkFlags
 from unimem_node.dma._fast import ACCESS_READ
 from unimem_node.mmu._fast import ACCESS_WRITE
 from unimem_node.smmu.arrays import T_MEMORY_LATENCY, T_MEMORY_PER_KIB
 
 from . import _fast_columns as col
+from . import mailbox
 from ._fast_frame import emit_packet, take_block
 from ._fast_tables import (
+    acknowledged,
     answered,
     dequeue,
     find_flight,
     find_route,
+    gathers,
     give_flight,
     next_block,
     release,
@@ -33,43 +36,56 @@ from ._fast_tables import (
     word_from,
 )
 from .core import Bytes, Core, Moved, Refusal, Stopped
+from .internal import Internal
 from .packets import ACK_RECORD, ATOMICS, NACK, RESPONSE, Frame, PacketOp, payload
+from .signals import Signals
 
-_OPS = frozenset({Op.WRITE, Op.READ, *ATOMICS})
+_OPS = frozenset(Op)
 
 
 class Source:
     """Work requests of the processes on this node."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, internal: Internal) -> None:
         self.core = core
-        self.here: dict[int, tuple[int, int, int, int]] = {}  # by token: row, PDID, address, when to try anyway
+        self.signals = Signals(core, self, internal)
+        core.withdraw = lambda work: self.end(work, Status.CANCELLED, core.node[col.N_HANDED])
+        self.here: dict[
+            int, tuple[int, int, int, int]
+        ] = {}  # by token: row, PDID, address, when to try anyway
         self.away: dict[int, tuple[int, int]] = {}  # by token: row, when to try anyway
         self.rounds: dict[int, tuple[tuple[int, int], int]] = {}  # by row: (token, address), faults there
 
     # ---- the doorbell -----------------------------------------------------------------------------------
 
-    def accept_one(self, wr: np.void) -> None:
-        """Check one work request and queue it, or complete it with what is wrong with it."""
+    def accept_one(self, wr: np.void, origin: int = 0, refused: Status = Status.OK) -> int:
+        """Check one work request and queue it: its row; -1 when it is complete, with what is wrong with it.
+
+        `origin`: the serial number of one that the interface posts itself. `refused`: what is wrong with it.
+        """
+        if not origin and wr["flags"] & WorkFlags.SIGNAL:
+            self.signals.accept(wr)
+            return -1
         core = self.core
         op, length = int(wr["op"]), int(wr["length"])
         if op in ATOMICS:
             length = length or 8
         remote, local = int(wr["dst"]), int(wr["src"])
-        if op == Op.READ:
+        if op in (Op.READ, Op.COPY):
             remote, local = local, remote
         route = find_route(core.state, remote) if remote < 1 << 63 else -1
-        status = self._refused_at_the_door(op, length, local, remote, int(route))
+        status = refused or self._refused_at_the_door(op, length, local, remote, int(route))
         peer = -1 if status else core.peer_row(int(core.state.routes[route, col.R_INDEX]))
         work = take_work(core.state)
         row = core.state.work[work]
         row[: col.W_STATUS + 1] = 0
-        row[col.W_DEADLINE : col.W_ORIGIN + 1] = 0
+        row[col.W_DEADLINE : col.W_SIGNAL + 1] = 0
+        row[col.W_ORIGIN] = origin
         row[col.W_ID] = wr["wr_id"].view(np.int64)
         row[col.W_OP], row[col.W_FLAGS], row[col.W_PDID] = op, wr["flags"], wr["pdid"]
         row[col.W_LENGTH] = wr["length"].view(np.int64) if status else length
         row[col.W_LOCAL], row[col.W_REMOTE] = np.array([local, remote], np.uint64).view(np.int64)
-        row[col.W_OPERAND] = wr["operand"].view(np.int64)
+        row[col.W_OPERAND] = wr["dst" if op == Op.COPY else "operand"].view(np.int64)
         row[col.W_COMPARE] = wr["compare"].view(np.int64)
         row[col.W_POSTED] = core.node[col.N_CLOCK]
         if wr["deadline_us"]:
@@ -80,8 +96,9 @@ class Source:
         if status:
             core.blame(work, Refusal(status, iova=int(row[col.W_REMOTE])), core.index)
             core.end_now(work, 0)
-        else:
-            submit(core.state, work)
+            return -1
+        submit(core.state, work)
+        return int(work)
 
     def _refused_at_the_door(self, op: int, length: int, local: int, remote: int, route: int) -> Status:
         if not self.core.node[col.N_ENABLED]:
@@ -93,6 +110,10 @@ class Source:
                 return Status.MALFORMED
             if remote % length:
                 return Status.MISALIGNED
+        elif op == Op.SEND and (status := mailbox.refused_at_the_door(remote, length)):
+            return status
+        elif op == Op.COPY and not self.same_window(local, length, local):
+            return Status.NO_ROUTE  # whether that node is there finds out the one that writes
         elif local + length > col.LOCAL_LIMIT:
             return Status.MALFORMED
         routes = self.core.state.routes
@@ -102,6 +123,16 @@ class Source:
         if state == col.NODE_LOST:
             return Status.PEER_UNREACHABLE
         return Status.OK if state == col.NODE_UP else Status.NO_ROUTE
+
+    def same_window(self, address: int, n: int, other: int) -> bool:
+        """Whether `n` bytes at `address` lie in the window of the node that owns the address `other`."""
+        state = self.core.state
+        if address >= 1 << 63 or other >= 1 << 63:
+            return False
+        route = int(find_route(state, address))
+        return (
+            route >= 0 and address + n <= state.routes[route, col.R_END] and route == find_route(state, other)
+        )
 
     # ---- cutting ----------------------------------------------------------------------------------------
 
@@ -118,7 +149,7 @@ class Source:
         work = int(core.state.peers[peer, col.P_HEAD])
         row = core.state.work[work]
         start = self._start(int(row[col.W_POSTED]))
-        carried = n if row[col.W_OP] == Op.WRITE else 0
+        carried = n if gathers(row[col.W_OP]) else 0
         if cursor[col.C_PAYLOAD] + carried > cursor[col.C_ROOM]:
             return False
         if not carried:
@@ -143,7 +174,7 @@ class Source:
         """Put a packet that may be lost into the frame under construction once more; False: no room."""
         core, cursor, flight = self.core, self.core.cursor, self.core.state.flight[row]
         n, work = int(flight[col.F_LENGTH]), int(flight[col.F_WORK])
-        carried = n if flight[col.F_OP] == Op.WRITE else 0
+        carried = n if gathers(flight[col.F_OP]) else 0
         if cursor[col.C_USED] == cursor[col.C_SLOTS] or cursor[col.C_PAYLOAD] + carried > cursor[col.C_ROOM]:
             return False
         peer = int(flight[col.F_PEER])
@@ -288,7 +319,11 @@ class Source:
         if core.state.flight[row, col.F_SENDS]:
             core.state.work[work, col.W_TOUCHED] = 1
         final = refusal._replace(status=Status.UNRESOLVED_FAULT, hold=None)
-        node = core.index if refusal.side == Side.SOURCE else int(core.state.peers[core.state.flight[row, col.F_PEER], col.P_INDEX])
+        node = (
+            core.index
+            if refusal.side == Side.SOURCE
+            else int(core.state.peers[core.state.flight[row, col.F_PEER], col.P_INDEX])
+        )
         core.record(core.node[col.N_CLOCK], "no_progress", iova=refusal.iova, rounds=core.spec.fault_rounds)
         self._failed(row, final, node, core.node[col.N_CLOCK])
 
@@ -322,7 +357,7 @@ class Source:
         state.peers[peer, col.P_CREDIT] = max(int(packet["operand"].view(np.int64)), 1)
         for record in body.view(ACK_RECORD):
             row = self._in_flight(peer, int(record["token"]))
-            if row < 0 or state.flight[row, col.F_OP] != Op.WRITE:
+            if row < 0 or not acknowledged(state.flight[row, col.F_OP]):
                 self._late()
                 continue
             state.work[state.flight[row, col.F_WORK], col.W_TOUCHED] = 1
@@ -345,12 +380,14 @@ class Source:
         work = int(state.flight[row, col.F_WORK])
         time, wait = _believable(packet["time"]), _believable(packet["wait"])
         spent = (int(packet["translate"]), int(packet["memory"]))
-        if op == Op.WRITE or len(body) != (length if op == Op.READ else 0):
+        if acknowledged(op) or len(body) != (length if op == Op.READ else 0):
             self._late()
             return
         self._word_from(row)
         if op == Op.READ:
-            if state.flight[row, col.F_STATE] == col.HERE:  # its page is not there yet: it is asked again then
+            if (
+                state.flight[row, col.F_STATE] == col.HERE
+            ):  # its page is not there yet: it is asked again then
                 return
             slot = stopped.slot if stopped else core.slot_of(int(state.work[work, col.W_PDID]))
             va = int(state.work[work, col.W_LOCAL] + state.flight[row, col.F_OFFSET])
@@ -390,17 +427,13 @@ class Source:
         core, state = self.core, self.core.state
         status = Status(int(nack["status"])) if int(nack["status"]) in _STATUSES else Status.MALFORMED
         row = self._in_flight(peer, int(nack["token"]))
+        if status is Status.BAD_CRC:
+            self._damaged(peer, row, nack)
+            return
         if row < 0 or state.flight[row, col.F_SEQ] != nack["seq"]:
-            row = self._damaged(peer, nack) if status is Status.BAD_CRC else -1
-        if row < 0:
             self._late()
             return
         self._word_from(row)
-        if status is Status.BAD_CRC:
-            if state.flight[row, col.F_STATE] == col.FLYING:
-                self._ground(row)
-                core.send_again(row)
-            return
         index, time = int(state.peers[peer, col.P_INDEX]), _believable(nack["time"])
         refusal = Refusal(
             status,
@@ -419,6 +452,8 @@ class Source:
             self._come_again(row, refusal)
             return
         core.node[col.K_REFUSALS] += 1
+        if nack["expected"] and state.flight[row, col.F_OP] == Op.COPY:  # which node refused
+            index = int(nack["expected"]) - 1
         if status is Status.STALE_ROUTE and nack["expected"] == 0 and state.flight[row, col.F_SENDS] > 1:
             state.work[state.flight[row, col.F_WORK], col.W_TOUCHED] = 1  # an earlier life may have done it
         self._failed(row, refusal, index, time)
@@ -436,7 +471,8 @@ class Source:
         if pending and self._rounds(row, refusal.iova):
             self._unresolved(row, refusal)
             return
-        due = core.node[col.N_NOW] + (core.spec.fault_retry_ps if pending else core.spec.order_retry_ps)
+        slow = pending or flight[col.F_OP] == Op.COPY  # its target tells when it is over
+        due = core.node[col.N_NOW] + (core.spec.fault_retry_ps if slow else core.spec.order_retry_ps)
         self.away[int(flight[col.F_TOKEN])] = (row, due)
         core.alarm(due)
 
@@ -449,13 +485,19 @@ class Source:
         elif self.away.pop(token, None) is not None:
             self._retry(row, token, col.AWAY)
 
-    def _damaged(self, peer: int, nack: np.void) -> int:
-        """The packet that arrived damaged, token and all: by its number, on the connection that is named."""
-        if nack["expected"] != self.core.state.peers[peer, col.P_CONNECTION]:
-            return -1
-        return next(
-            (r for r in self.flying(peer) if self.core.state.flight[r, col.F_SEQ] == nack["seq"]), -1
-        )
+    def _damaged(self, peer: int, row: int, nack: np.void) -> None:
+        """A packet arrived damaged: send it again at once, if what is left of it tells which it was.
+
+        `row`: the packet of its token. That may be what was damaged: then the number on the connection named.
+        """
+        core, flight = self.core, self.core.state.flight
+        if row < 0 and nack["expected"] == core.state.peers[peer, col.P_CONNECTION]:
+            row = next((r for r in self.flying(peer) if flight[r, col.F_SEQ] == nack["seq"]), -1)
+        if row < 0:
+            self._late()
+        elif flight[row, col.F_STATE] == col.FLYING:
+            self._ground(row)
+            core.send_again(row)
 
     def reconnect(self, peer: int) -> None:
         """Begin a new connection: whatever of the old one still arrives is dropped by its number."""
@@ -464,7 +506,7 @@ class Source:
         row[col.P_CONNECTION] += 1
         row[[col.P_SEQ, col.P_BASE, col.P_SETTLED, col.P_TIMEOUTS, col.P_CREDIT, col.P_RACK, col.P_SRTT]] = 0
         row[col.P_RTO] = self.core.spec.rto_first_ps
-        row[col.P_VALUES : col.P_VALUES + 4] = 0
+        row[col.P_VALUES : col.P_VALUES + col.VALUE_WORDS] = 0
         state.settled[peer] = 0
 
     def flying(self, peer: int) -> list[int]:
@@ -505,8 +547,10 @@ class Source:
     def end(self, work: int, status: Status, handed: int) -> None:
         """End a work request before its time; what was sent of it may or may not be executed."""
         core, state = self.core, self.core.state
-        core.blame(work, Refusal(status, Side.NONE), core.index)
         row = state.work[work]
+        if row[col.W_STATE] == col.WORK_FREE:  # it has ended with its data
+            return
+        core.blame(work, Refusal(status, Side.NONE), core.index)
         if row[col.W_STATE] == col.WORK_HELD:
             unhold(state, work)
             core.end_now(work, core.node[col.N_CLOCK])
@@ -514,7 +558,9 @@ class Source:
                 release(state, int(row[col.W_PDID]))
             return
         self.drop_rest(work)
-        for flight in np.flatnonzero((state.flight[:, col.F_LIVE] == 1) & (state.flight[:, col.F_WORK] == work)):
+        for flight in np.flatnonzero(
+            (state.flight[:, col.F_LIVE] == 1) & (state.flight[:, col.F_WORK] == work)
+        ):
             self._abandon(int(flight), handed)
         if row[col.W_PENDING] == 0:
             core.end_now(work, core.node[col.N_CLOCK])
@@ -523,7 +569,11 @@ class Source:
         """Wait no longer for the answer to a packet."""
         state, flight = self.core.state, self.core.state.flight[row]
         work = int(flight[col.F_WORK])
-        if flight[col.F_EVER] or (flight[col.F_SENDS] and flight[col.F_FRAME] <= handed) or flight[col.F_SENDS] > 1:
+        if (
+            flight[col.F_EVER]
+            or (flight[col.F_SENDS] and flight[col.F_FRAME] <= handed)
+            or flight[col.F_SENDS] > 1
+        ):
             state.work[work, col.W_TOUCHED] = 1
             self.core.node[col.K_LOST] += 1
         state.work[work, col.W_PENDING] -= 1
@@ -540,6 +590,8 @@ class Source:
         refusal, lost = Refusal(status, Side.NONE), Refusal(Status.PEER_LOST, Side.NONE)
         for row in self.flying(peer):
             flight = state.flight[row]
+            if not flight[col.F_LIVE]:  # a signal, gone with its data
+                continue
             work = int(flight[col.F_WORK])
             core.blame(work, lost if flight[col.F_EVER] else refusal, index)
             self.drop_rest(work)

@@ -17,13 +17,16 @@ from unimem_node.mmu._fast import ACCESS_WRITE
 from unimem_node.smmu.arrays import T_MEMORY_LATENCY, T_MEMORY_PER_KIB
 
 from . import _fast_columns as col
+from . import mailbox
 from ._fast_receive import add_ack, add_response, respond_read, respond_value, serve
-from ._fast_tables import due, note_seen
+from ._fast_tables import acknowledged, due, gathers, note_seen
 from .core import Bytes, Core, Refusal, Stopped
 from .packets import (
+    ACK_RECORD,
     ATOMICS,
     HAS_PAYLOAD,
     NACK,
+    PACKET,
     Frame,
     PacketError,
     PacketOp,
@@ -32,8 +35,9 @@ from .packets import (
     payload,
 )
 from .parking import Parking
+from .third_party import Asked, ThirdParty
 
-REQUESTS = frozenset(int(op) for op in (Op.WRITE, Op.READ, *ATOMICS))
+REQUESTS = frozenset(int(op) for op in Op)
 
 #: Requests whose page is being brought, of which the sender is told when it is there.
 PENDING_LIMIT: Final = 4096
@@ -53,9 +57,12 @@ class Pending(NamedTuple):
 class Target:
     """Requests of other nodes (and, looped back, of this one) against this node's memory."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, third_party: ThirdParty) -> None:
         self.core = core
-        self.nacks: dict[int, list[np.void]] = {}  # NACKs and READYs that wait for a frame, by row of the peer
+        self.third_party = third_party
+        third_party.answer = self.copied
+        #: Answers that wait for a frame of their own, with their payloads, by row of the peer.
+        self.nacks: dict[int, list[tuple[np.void, bytes]]] = {}
         self.refusals: dict[int, dict[int, Refusal]] = {}  # final ones that may be asked for again, by seq
         self.pending: list[Pending] = []  # requests whose page is being brought
         self.parking = Parking(core)
@@ -101,6 +108,8 @@ class Target:
                 self._nack(peer, packet, Refusal(Status.OUT_OF_ORDER, Side.TARGET), 0)
                 return
         refusal = self._refused_at_the_door(peer, packet)
+        if refusal is None and packet["flags"] & col.SIGNAL and self._data_refused(peer, packet):
+            refusal = Refusal(Status.CANCELLED, Side.TARGET, iova=_signed(packet["va"]))
         slot: int | Status = -1
         if refusal is None:
             slot = stopped.slot if stopped else core.slot_of(int(packet["pdid"]))
@@ -124,7 +133,7 @@ class Target:
                 row = np.zeros(1, NACK)[0]
                 row["op"], row["seq"], row["token"] = PacketOp.READY, wait.seq, wait.token
                 row["time"] = core.node[col.N_CLOCK] + int(core.state.peers[wait.peer, col.P_LATENCY])
-                self.nacks.setdefault(wait.peer, []).append(row)
+                self.nacks.setdefault(wait.peer, []).append((row, b""))
         self.pending = left
 
     def end_parked(self, peer: int, packet: np.void, refusal: Refusal) -> None:
@@ -161,14 +170,14 @@ class Target:
         self.parking.forget(peer)
 
     def nack_frame(self, peer: int) -> Bytes:
-        """What was refused of the frame that was examined, as a frame of its own."""
-        nacks = self.nacks.pop(peer)
+        """The answers that wait for it, as a frame."""
+        answers = self.nacks.pop(peer)
         node, row = self.core.node, self.core.state.peers[peer]
         row[col.P_FRAMES] += 1
         node[col.K_FRAMES_OUT] += 1
-        node[col.K_PACKETS_OUT] += len(nacks)
+        node[col.K_PACKETS_OUT] += len(answers)
         frame = build_frame(
-            [(nack, b"") for nack in nacks],
+            answers,
             src_node=self.core.index,
             dst_node=int(row[col.P_INDEX]),
             src_incarnation=node[col.N_INCARNATION],
@@ -176,7 +185,7 @@ class Target:
             number=int(row[col.P_FRAMES]) & col.SEQ_MASK,
             base=int(row[col.P_BASE]),
             connection=int(row[col.P_CONNECTION]),
-            time=max(int(nack["time"]) for nack in nacks),
+            time=max(int(answer["time"]) for answer, _ in answers),
         )
         frame.setflags(write=False)
         return frame
@@ -188,7 +197,7 @@ class Target:
         status = Status.OK
         if not core.node[col.N_ENABLED]:
             status = Status.ACCESS_DENIED
-        elif op not in REQUESTS or n == 0 or carries != (op == Op.WRITE) or packet["time"] >= col.TIME_LIMIT:
+        elif op not in REQUESTS or n == 0 or carries != bool(gathers(op)) or packet["time"] >= col.TIME_LIMIT:
             status = Status.MALFORMED
         elif not core.node[col.N_WINDOW_BASE] <= va < core.node[col.N_WINDOW_END]:
             status = Status.STALE_ROUTE
@@ -196,6 +205,8 @@ class Target:
             status = Status.MALFORMED
         elif op in ATOMICS and (n not in (4, 8) or va % n):
             status = Status.MALFORMED if n not in (4, 8) else Status.MISALIGNED
+        elif op == Op.SEND:
+            status = mailbox.refused_at_the_door(va, n)
         elif op in ATOMICS and core.node[col.N_CHECKS] and not 1 <= packet["replay"] <= col.VALUE_SLOTS:
             status = Status.MALFORMED
         return Refusal(status, Side.TARGET, iova=_signed(packet["va"])) if status else None
@@ -206,14 +217,19 @@ class Target:
         """Translate, move, answer: a request that is in order."""
         core, cursor = self.core, self.core.cursor
         op, n, va = int(packet["op"]), int(packet["length"]), int(packet["va"])
+        if op == Op.COPY:
+            if core.node[col.N_CHECKS]:
+                note_seen(core.state, peer, int(packet["seq"]))
+            self.third_party.begin(peer, packet)
+            return
         if op == Op.READ:
             at = cursor[col.C_PAYLOAD]
             data, access = reply[at : at + n], ACCESS_READ
-        elif op == Op.WRITE:
-            data, access = payload(frame, packet), ACCESS_WRITE
         else:
-            data, access = np.zeros(8, np.uint8), ACCESS_WRITE
-        if op in ATOMICS:
+            data, access = payload(frame, packet), ACCESS_WRITE
+        if op == Op.SEND:
+            moved_cost, refusal = mailbox.deliver(core, slot, va, data)
+        elif op in ATOMICS:
             moved_cost, old, refusal = self._atomic(slot, packet, va, stopped)
         else:
             _, moved_cost, refusal = core.move(slot, access, va, data, stopped)
@@ -239,7 +255,7 @@ class Target:
         core.node[col.K_BLOCKS_SERVED] += 1
         ids = (int(packet["pdid"]), int(packet["seq"]))
         token = _signed(packet["token"])
-        if op == Op.WRITE:
+        if acknowledged(op):
             latency = int(core.state.peers[peer, col.P_LATENCY])
             add_ack(core.state, reply, token, done + latency, wait, moved_cost, memory)
             core.node[col.K_BYTES_WRITTEN] += n
@@ -295,12 +311,15 @@ class Target:
         """
         core, state = self.core, self.core.state
         core.node[col.K_DUPLICATES] += 1
+        if self.third_party.busy(peer, int(packet["seq"])):
+            self._nack(peer, packet, Refusal(Status.OUT_OF_ORDER, Side.TARGET), 0)
+            return
         seq, token, op = int(packet["seq"]), _signed(packet["token"]), int(packet["op"])
         refusal = self.refusals.get(peer, {}).get(seq)
         time = core.node[col.N_CLOCK] + int(state.peers[peer, col.P_LATENCY])
         if refusal is not None:
             self._nack(peer, packet, refusal, 0)
-        elif op == Op.WRITE:
+        elif acknowledged(op):
             add_ack(state, reply, token, time, 0, 0, 0)
         elif op == Op.READ:
             slot = core.slot_of(int(packet["pdid"]))
@@ -313,6 +332,33 @@ class Target:
             if known[col.A_CONNECTION] == connection and known[col.A_SEQ] == seq:
                 pdid, n = int(packet["pdid"]), int(packet["length"])
                 add_response(state, reply, pdid, seq, n, 0, token, time, 0, int(known[col.A_VALUE]), 0, 0)
+
+    def copied(self, asked: Asked, done_ps: int, refusal: Refusal | None) -> None:
+        """A COPY is over: acknowledge or refuse it."""
+        core = self.core
+        if refusal is not None:
+            packet = np.zeros(1, PACKET)[0]
+            for name in ("seq", "pdid", "va", "token"):
+                packet[name] = getattr(asked, name)
+            if core.node[col.N_CHECKS]:
+                self.refusals.setdefault(asked.peer, {})[asked.seq] = refusal
+            core.node[col.K_REFUSED] += 1
+            self._nack(asked.peer, packet, refusal, done_ps)
+            return
+        core.node[col.K_BLOCKS_SERVED] += 1
+        row = core.state.peers[asked.peer]
+        record = np.zeros(1, ACK_RECORD)
+        record["token"], record["wait"] = asked.token, max(done_ps - asked.arrived_ps, 0)
+        record["time"] = done_ps + int(row[col.P_LATENCY])
+        ack = np.zeros(1, PACKET)[0]
+        ack["op"], ack["time"], ack["operand"] = PacketOp.ACK, record["time"][0], row[col.P_GRANT]
+        self.nacks.setdefault(asked.peer, []).append((ack, record.tobytes()))
+
+    def _data_refused(self, peer: int, packet: np.void) -> bool:
+        """Whether anything was refused that the peer has sent since the data began that this signals."""
+        seq = int(packet["seq"])
+        since = (seq - int(packet["compare"])) & col.SEQ_MASK
+        return any(0 < (seq - refused) & col.SEQ_MASK <= since for refused in self.refusals.get(peer, ()))
 
     def _refuse(self, peer: int, packet: np.void, refusal: Refusal, done_ps: int) -> None:
         """Refuse a request for good; a duplicate of it is refused likewise."""
@@ -337,8 +383,8 @@ class Target:
         row["time"] = done + int(core.state.peers[peer, col.P_LATENCY])
         row["fsr"], row["fsynr0"] = refusal.fsr, refusal.fsynr0
         row["stream_id"], row["context_bank"] = refusal.stream_id, refusal.context_bank
-        row["expected"] = expected
-        self.nacks.setdefault(peer, []).append(row)
+        row["expected"] = expected or refusal.node
+        self.nacks.setdefault(peer, []).append((row, b""))
         core.record(
             done,
             "refused",
