@@ -138,6 +138,11 @@ class Admin:
         channel = self._channel
         yield Link(node, "relayed", status, _bus(channel), metadata, self._timeout, _kernel(channel))
 
+    def advise(self, node: NodeInfo, pdid: int, va: int, length: int, advice: str) -> int:
+        """`Link.advise` on a node, however it is reached."""
+        with self.reach(node) as link:
+            return link.advise(pdid, va, length, advice)
+
     def node_status(self, node: NodeInfo) -> tuple[node_pb2.GetStatusResponse | None, str]:
         """(what the node says, how it was reached: direct, relayed or unreachable)."""
         try:

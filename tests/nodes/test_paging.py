@@ -159,6 +159,25 @@ def _page(va: int):  # type: ignore[no-untyped-def]
     return pages(va, 1)
 
 
+@pytest.mark.parametrize("how", ["COLD", "protect", "MIGRATE"])
+def test_what_is_shared_stays_read_only_whatever_happens_to_it(chip: Chip, how: str) -> None:
+    chip.process.map(PAGE, VA, lazy=True)
+    chip.process.write(VA, b"both")
+    child = chip.process.fork(2)
+    chip.paging.touch(chip.process, chip.buffer, PAGE, True)
+    if how == "protect":
+        chip.process.protect(VA, PAGE, READ)
+        chip.process.protect(VA, PAGE, 3)
+    else:
+        chip.process.madvise(VA, PAGE, how)
+    assert chip.engine_reads(VA, 4) == b"both" if how != "COLD" else not chip.copy(VA, chip.buffer).ok
+    chip.paging.touch(chip.process, VA, PAGE, False)
+    assert smmu_page(chip.soc, STREAM, VA) is not None
+    assert smmu_page(chip.soc, STREAM, VA, ACCESS_WRITE) is None
+    chip.process.write(VA, b"mine")
+    assert child.read(VA, 4) == b"both"
+
+
 def test_a_child_inherits_neither_regions_nor_staging_nor_locks(chip: Chip) -> None:
     chip.kernel.regions.create(chip.process, 1 << 36, PAGE, 3)
     staging = chip.process.map(PAGE, held=True)
