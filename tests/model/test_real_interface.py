@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from schedules import Pair, all_schedules
 
 from support.rdma import PAGE, work
 from unimem.wire import MAILBOX, MAILBOX_MAGIC, Op, Status, WorkFlags, mailbox_slots_at
-from unimem_node.fabric import target
+from unimem_node.fabric.packets import Frame
 from unimem_node.fabric.retransmit import Retransmit
 from unimem_node.fabric.target import Target
 
@@ -171,8 +171,12 @@ def test_every_schedule_ends_well(workload: Workload, misfortunes: int, at_least
 
 
 def no_dedupe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target, "due", lambda state, peer, seq: True)
-    monkeypatch.setattr(target, "note_seen", lambda state, peer, seq: None)
+    def again(it: Target, peer: int, packet: np.void, frame: Frame, reply: np.ndarray) -> None:
+        slot = it.core.slot_of(int(packet["pdid"]))
+        assert not isinstance(slot, Status)
+        it._execute(peer, frame, packet, slot, reply, None)
+
+    monkeypatch.setattr(Target, "_duplicate", again)
 
 
 def no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +195,10 @@ def test_schedules_find_mistakes(mistake: Callable[[Any], None], monkeypatch: py
     three_atomics(it, {})
     mistake(monkeypatch)
     with pytest.raises(AssertionError):
-        for schedule in all_schedules(8, 1):
-            three_atomics(it, schedule)
+        play_all(it, all_schedules(8, 1))
     it.pair.cluster.close()
+
+
+def play_all(it: Checked, schedules: Iterator[dict[int, str]]) -> None:
+    for schedule in schedules:
+        three_atomics(it, schedule)
