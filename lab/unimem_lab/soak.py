@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 GUARD: Final = 4096
 COUNTERS: Final = 4
 DOMAIN: Final = "soak"
-ADVICE: Final = ("pageout", "cold", "collapse", "split", "migrate")
+ADVICE: Final = ("PAGEOUT", "COLD", "COLLAPSE", "SPLIT", "MIGRATE")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ several commands, one a line. Addresses are numbers, or ``n1+0x100``: in the win
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ class Machine:
         self.fast = fast
         self.cluster = Cluster(0)
         self.wires: dict[tuple[int, int], deque[np.ndarray]] = defaultdict(deque)
+        self.delivered: dict[tuple[int, int], np.ndarray] = {}
 
     def handle(self, command: Command) -> str:
         return str(getattr(self, f"do_{command.name.replace('-', '_')}")(command))
@@ -80,6 +82,8 @@ class Machine:
 
     def do_cluster(self, command: Command) -> str:
         spec = SMALL if command.has("small") else RdmaSpec()
+        numbers = {key: int(value, 0) for key, value in command.options.items() if key != "nodes"}
+        spec = replace(spec, **numbers)  # type: ignore[arg-type]
         self.cluster = Cluster(command.integer("nodes", 2), fast=self.fast, spec=spec)
         return ""
 
@@ -136,7 +140,9 @@ class Machine:
 
     def do_post(self, command: Command) -> str:
         op = Op[command.text(1)]
-        flags = WorkFlags.FENCE if command.has("fence") else 0
+        flags = (WorkFlags.FENCE if command.has("fence") else 0) | (
+            WorkFlags.ORDERED if command.has("ordered") else 0
+        )
         fields = {
             "wr_id": command.integer("id", 1),
             "pdid": command.integer("pdid", 7),
@@ -146,6 +152,7 @@ class Machine:
             "operand": command.integer("operand", 0),
             "compare": command.integer("compare", 0),
             "flags": int(flags),
+            "deadline_us": command.integer("deadline", 0),
         }
         self.node(command).ni.post(work(op, **fields))
         return ""
@@ -177,7 +184,12 @@ class Machine:
     def do_deliver(self, command: Command) -> str:
         source, target = (int(name.removeprefix("n")) for name in command.text(0).split("->"))
         wire = self.wires[source, target]
+        if command.has("again"):  # the last one that was delivered
+            wire.appendleft(self.delivered[source, target])
+        elif command.has("later"):  # the one that was sent last overtakes the others
+            wire.rotate(1)
         frame = wire.popleft()
+        self.delivered[source, target] = frame
         if command.has("drop"):
             return ""
         if command.has("twice"):
@@ -206,6 +218,46 @@ class Machine:
         else:
             node.peer_lost(peer, "reset")
         return self.completions()
+
+    def do_timer(self, command: Command) -> str:
+        """Let time pass until a node's timer makes it send or end something. Timers may ring for nothing."""
+        node = self.node(command)
+        for _ in range(10):
+            due = node.timer_ps
+            if due is None:
+                return "no timer"
+            self.cluster.scheduler.advance_to(due)
+            node.on_timer()
+            happened = "\n".join(filter(None, [self.do_pump(command), self.completions()]))
+            if happened:
+                return f"at {self.cluster.scheduler.now_ps} ps\n{happened}"
+        return "a timer that rings for nothing"
+
+    def do_wait(self, command: Command) -> str:
+        """Let time pass."""
+        self.cluster.scheduler.advance_to(self.cluster.scheduler.now_ps + command.integer("us") * 10**6)
+        return ""
+
+    def do_cancel(self, command: Command) -> str:
+        known = self.node(command).ni.cancel(command.integer("id"))
+        return "\n".join(filter(None, ["" if known else "not under way", self.completions()]))
+
+    def do_gone(self, command: Command) -> str:
+        """The authority says that a peer is no more."""
+        self.node(command).ni.peer_gone(int(command.text(1).removeprefix("n")), "its lease ran out")
+        return self.completions()
+
+    def do_faults(self, command: Command) -> str:
+        """What software says of accesses that are refused from now on: pending, refuse, nothing."""
+        self.node(command).verdict = ("nothing", "pending", "refuse").index(command.text(1))
+        return ""
+
+    def do_resolve(self, command: Command) -> str:
+        """Software has brought pages."""
+        at = self.address(command.text("at"))
+        node = self.node(command)
+        node.resolve(command.integer("pdid", 7), at, command.integer("length", 4096))
+        return self.do_pump(command)
 
     def do_counters(self, command: Command) -> str:
         counters = self.node(command).ni.counters()

@@ -25,6 +25,9 @@ SMMU, NI = 0xFD80_0000, 0xA001_0000
 CR0, SMR, S2CR, CBAR, CBA2R, BANK = 0x000, 0x800, 0xC00, 0x1000, 0x1800, 0x1_0000
 SCTLR, TCR2, TTBR0, TCR, MAIR0, FSR, TLBIALL = 0x000, 0x010, 0x020, 0x030, 0x038, 0x058, 0x618
 TLBSYNC, TLBSTATUS = 0x7F0, 0x7F4
+FAULT_CTRL, FAULT_VERDICT, RESOLVED_PDID, RESOLVED_VA, RESOLVED_LENGTH, RESOLVED = (
+    *(0x050, 0x054, 0x058, 0x060, 0x068, 0x070),
+)
 MISS_STATUS, MISS_PDID, PD_SLOT, PD_USED = 0x010, 0x014, 0x100, 0x200
 PAGE = 4096
 MEMORY_BYTES = 64 << 20
@@ -85,10 +88,17 @@ class TestNode:
         self.bus.write32(SMMU + CR0, 1 << 1 | 1 << 10 | 1 << 21)  # GFRE, USFCFG, SMCFCFG; clients on
         self.interrupts.connect_cpu(self._interrupt)
         self._ni_spi = spec.spi
+        self._smmu_spi = SmmuSpec().spi
+        #: What software says of a refused access: 1 the page will come, 2 it will not, 0 nothing.
+        self.verdict = 0
 
     # ---- the kernel
 
     def _interrupt(self, spi: int) -> None:
+        if spi == self._smmu_spi and self.verdict:
+            self.bus.write32(NI + FAULT_VERDICT, self.verdict)
+            for process in self.processes.values():
+                self.clear_fault(process.pdid)
         if spi != self._ni_spi:
             return
         pdid = self.bus.read32(NI + MISS_PDID)
@@ -150,6 +160,13 @@ class TestNode:
         self.bus.write32(bank + TLBSYNC, 0)
         while self.bus.read32(bank + TLBSTATUS) & 1:
             pass
+
+    def resolve(self, pdid: int, va: int, length: int) -> None:
+        """Tell the interface that pages are there."""
+        self.bus.write32(NI + RESOLVED_PDID, pdid)
+        self.bus.write64(NI + RESOLVED_VA, va)
+        self.bus.write64(NI + RESOLVED_LENGTH, length)
+        self.bus.write32(NI + RESOLVED, 1)
 
     def clear_fault(self, pdid: int) -> None:
         """Clear what the process' bank has recorded."""

@@ -214,6 +214,7 @@ def take_block(s: Any, peer: int, n: int, start: int) -> Any:
     s.flight[row, col.F_STATE] = col.HERE
     s.flight[row, col.F_FRAME] = 0
     s.flight[row, col.F_SLOT] = 0
+    s.flight[row, col.F_EVER] = 0
     if returns_value(op) and s.node[col.N_CHECKS] != 0:
         s.flight[row, col.F_SLOT] = take_value_slot(s, peer)
     s.flight[row, col.F_FLAGS] = packet_flags(s.work[work, col.W_FLAGS])

@@ -45,7 +45,7 @@ def take_flight(s: Any) -> Any:
 
 @njit_inline
 def give_flight(s: Any, row: int) -> None:
-    """Free a row of `flight`, its share of the peer's window and its seq; answers to its token are late now."""
+    """Free a row of `flight`, its share of the window and its seq; answers to its token are late now."""
     peer = s.flight[row, col.F_PEER]
     if s.flight[row, col.F_STATE] == col.FLYING:
         if s.node[col.N_CHECKS] != 0:
@@ -131,7 +131,7 @@ def flip_bit(table: Any, peer: int, seq: int) -> None:
 
 @njit_inline
 def note(s: Any, table: Any, peer: int, first: int, ahead: int, seq: int) -> None:
-    """`seq` is done: the first that is not moves on if it was this one. Columns of `peers`: `first`, `ahead`."""
+    """`seq` is done: the first that is not moves on if it was this one (columns `first`, `ahead`)."""
     if s.peers[peer, first] != seq:
         flip_bit(table, peer, seq)
         s.peers[peer, ahead] += 1
@@ -167,7 +167,7 @@ def due(s: Any, peer: int, seq: int) -> Any:
 
 @njit_inline
 def word_from(s: Any, row: int) -> None:
-    """A peer has answered a packet: it lives, and so long it takes (RFC 6298; Karn: not after a repetition)."""
+    """A peer has answered a packet: it lives, and takes so long (RFC 6298; Karn: not of one repeated)."""
     peer = s.flight[row, col.F_PEER]
     sent = s.flight[row, col.F_SENT]
     s.peers[peer, col.P_TIMEOUTS] = 0

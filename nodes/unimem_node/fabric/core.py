@@ -274,7 +274,7 @@ class Core:
         self.again.setdefault(peer, deque()).append(token)
         mark_ready(self.state, peer)
 
-    def wait_for_bank(self, refusal: Refusal, slot: int, resumed: Callable[[bool], object]) -> None:
+    def wait_for_bank(self, refusal: Refusal, slot: int, resumed: Callable[[bool], None]) -> None:
         """Have `resumed(retry)` called when software has decided on a stalled access, or freed its bank."""
         if refusal.hold is not None:
             refusal.hold.attach(resumed)

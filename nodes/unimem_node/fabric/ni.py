@@ -32,7 +32,7 @@ from ._fast_cut import cut
 from ._fast_frame import close_requests, open_buffer
 from ._fast_post import accept
 from ._fast_receive import close_reply, open_reply, receive
-from ._fast_tables import mark_ready, plan_frame, pop_ready
+from ._fast_tables import mark_ready, overtaken, plan_frame, pop_ready
 from .core import Bytes, Core, Refusal, Route, Stopped, Ways
 from .internal import Internal
 from .packets import Frame, PacketOp, open_frame
@@ -329,6 +329,8 @@ class RdmaNi:
 
     def _after(self, peer: int, peer_index: int, entered: _Entered | None) -> None:
         """What only an unusual frame leaves to do."""
+        if self._node[col.N_CHECKS] and overtaken(self._core.state, peer):
+            self._node[col.N_TIMER] = min(self._node[col.N_TIMER], self._node[col.N_NOW])
         if self._target.nacks:
             self._notify()
         if entered is not None and entered.restarted:
@@ -477,6 +479,10 @@ class RdmaNi:
         if row is not None:
             self._record(self._node[col.N_CLOCK], "connection_lost", peer=peer_index, reason=reason)
             self._retransmit.connection_lost(row)
+
+    def peer_lost(self, peer_index: int, reason: str) -> None:
+        """As `FrameSink` calls it: the connection broke, which is not the peer's end."""
+        self.connection_lost(peer_index, reason)
 
     def peer_gone(self, peer_index: int, reason: str) -> None:
         """The peer is no more. What was handed to the transport may have happened; the rest did not."""

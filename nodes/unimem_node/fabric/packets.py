@@ -178,7 +178,7 @@ def payload_bytes(packet: np.void) -> int:
 
 
 def check_packet(frame: Frame, number: int, *, crc: bool = True) -> None:
-    """Raise `PacketError` when packet `number`'s payload is not inside the frame or its CRC (`crc`) is wrong."""
+    """Raise `PacketError` when a packet's payload is not inside the frame or, with `crc`, that is wrong."""
     packet = frame.packets[number]
     n, start = payload_bytes(packet), int(packet["payload_offset"])
     records_end = HEADER_BYTES + frame.packets.nbytes

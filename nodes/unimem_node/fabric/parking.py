@@ -32,7 +32,7 @@ class Parking:
         self._core = core
         self._parked: dict[tuple[int, int], Parked] = {}  # by row of the peer, and seq
         self._bytes = 0
-        #: Called with (peer, frame, why): examine it; `why` is set when software has ended the access instead.
+        #: Called with (peer, frame, why): examine it, or end it for `why`.
         self.examine: Callable[[int, Bytes, Refusal | None], None] = lambda peer, frame, why: None
 
     def holds(self, peer: int, seq: int) -> bool:

@@ -246,7 +246,7 @@ class Source:
         timing = self.core.arrays.timing
         return int(timing[T_MEMORY_LATENCY]) + (n * int(timing[T_MEMORY_PER_KIB]) >> 10)
 
-    # ---- packets that wait for a page -----------------------------------------------------------------------
+    # ---- packets that wait for a page ---------------------------------------------------------------------
 
     @staticmethod
     def _waits(refusal: Refusal) -> bool:
@@ -542,7 +542,7 @@ class Source:
             return
         unqueue(state, work)
 
-    # ---- the end --------------------------------------------------------------------------------------------
+    # ---- the end ------------------------------------------------------------------------------------------
 
     def end(self, work: int, status: Status, handed: int) -> None:
         """End a work request before its time; what was sent of it may or may not be executed."""

@@ -68,7 +68,7 @@ class Target:
         self.parking = Parking(core)
 
     def trusted(self, peer: int, frame: Frame, number: int) -> bool:
-        """Whether packet `number` is what its sender wrote; if not it is lost, and the sender given a hint."""
+        """Whether packet `number` is what its sender wrote; if not, its sender is given a hint."""
         try:
             check_packet(frame, number, crc=bool(self.core.node[col.N_CHECKS]))
         except PacketError as error:
@@ -274,7 +274,7 @@ class Target:
     def _atomic(
         self, slot: int, packet: np.void, va: int, stopped: Stopped | None
     ) -> tuple[int, int, Refusal | None]:
-        """(translation ps, value before as int64, refusal) of an aligned read-modify-write of 4 or 8 bytes."""
+        """(translation ps, value before, refusal) of an aligned read-modify-write of 4 or 8 bytes."""
         core, n = self.core, int(packet["length"])
         mask = (1 << 8 * n) - 1
         code, level, offset, _, cost = (
@@ -307,7 +307,7 @@ class Target:
     def _duplicate(self, peer: int, packet: np.void, frame: Frame, reply: Bytes) -> None:
         """A request that was here before: answer it again, without its effect.
 
-        A READ has none, so it is read again. What nobody remembers its sender has settled: it needs no answer.
+        A READ has none, so it is read again. What nobody remembers is settled, and needs no answer.
         """
         core, state = self.core, self.core.state
         core.node[col.K_DUPLICATES] += 1
