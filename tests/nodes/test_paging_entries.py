@@ -94,6 +94,21 @@ def test_a_whole_block_changes_its_rights_as_a_block(tables: Tables) -> None:
     assert tables.frames.free_bytes == free - PAGE
 
 
+def test_a_whole_block_goes_without_a_table_to_split_it_into(tables: Tables) -> None:
+    free = tables.frames.free_bytes
+    tables.table.map(VA, BLOCK, 2 * BLOCK)
+    hog = tables.frames.extents(tables.frames.free_bytes)
+    tables.entries.write(pages(VA, 512), np.zeros(512, np.uint64))
+    with pytest.raises(MemoryError):
+        tables.entries.write(pages(VA + BLOCK, 511), np.zeros(511, np.uint64))
+    assert tables.table.lookup(VA) is None
+    tables.entries.write(pages(VA + BLOCK, 512), np.zeros(512, np.uint64))
+    tables.frames.free_all(hog)
+    for page in tables.retired:
+        tables.frames.free(page)
+    assert tables.frames.free_bytes == free
+
+
 def test_runs_of_pages() -> None:
     assert list(runs(pages(VA, 5)[[0, 1, 3, 4]])) == [(VA, 2 * PAGE), (VA + 3 * PAGE, 2 * PAGE)]
     assert list(runs(pages(VA, 0))) == []

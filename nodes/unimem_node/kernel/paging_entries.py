@@ -68,6 +68,9 @@ class Entries:
             at, new = int(vas[low]), descriptors[low:high]
             table, block = self._walk(at)
             if block:
+                if high - low == BLOCK // PAGE and not new.any():
+                    self._table.unmap(at, BLOCK)
+                    continue
                 if self._write_block(at, block, vas[low:high], new):
                     continue
                 self._table.protect(at, PAGE)  # changes nothing, and makes the page an entry of its own
