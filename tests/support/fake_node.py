@@ -256,7 +256,7 @@ class FakeNode:
         self.timers += 1
         self.timer_ps = None
 
-    def pump(self) -> None:
+    def pump(self, frames: int = 0) -> bool:
         pass
 
     def take_frames(self) -> list[tuple[int, np.ndarray]]:

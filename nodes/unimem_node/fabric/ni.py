@@ -171,8 +171,12 @@ class RdmaNi:
                 self._source.accept_one(wrs[first])
                 first += 1
 
-    def pump(self) -> None:
-        """Cut whatever may leave now into frames; frames for this node itself are examined at once."""
+    def pump(self, frames: int = 0) -> bool:
+        """Cut whatever may leave now into frames; frames for this node itself are examined at once.
+
+        With `frames` it stops when so many wait to be taken; returns whether it has stopped so: a shell that
+        sends one frame while the next is cut is quicker.
+        """
         node = self._node
         self._internal.collect()
         if self._target.nacks:
@@ -182,8 +186,11 @@ class RdmaNi:
             self._core.tick()
             while node[N_READY_HEAD] >= 0:
                 self._cut_frame()
+                if frames and len(self._outbox) >= frames:
+                    return True
             if self._loop:
                 self.on_frame(self.index, self._loop.popleft())
+        return False
                 self._internal.collect()
                 if self._target.nacks:
                     self._notify()

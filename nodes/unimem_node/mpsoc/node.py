@@ -346,9 +346,9 @@ class Node:
         """Do what is due by now."""
         self.ni.on_timer()
 
-    def pump(self) -> None:
-        """Do what can be done now."""
-        self.ni.pump()
+    def pump(self, frames: int = 0) -> bool:
+        """Do what can be done now; with `frames`, stop when so many wait to be taken (returns whether so)."""
+        return self.ni.pump(frames)
 
     def take_frames(self) -> list[tuple[int, npt.NDArray[np.uint8]]]:
         """Take the frames to send, in order for each peer."""

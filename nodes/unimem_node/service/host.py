@@ -217,15 +217,17 @@ class NodeHost:
             self._set_timer(due_ps)
 
     def _pump(self) -> None:
-        node = self.node
-        node.pump()
-        frames = node.take_frames()
-        if frames:
-            send = self._send
-            for peer, frame in frames:
-                send(peer, frame)
-            if self._transport is not None:
-                self._transport.flush()
+        """Send one frame while the next is cut: the peer is at work on the first before the last is made."""
+        node, more = self.node, True
+        while more:
+            more = node.pump(1)
+            frames = node.take_frames()
+            if frames:
+                send = self._send
+                for peer, frame in frames:
+                    send(peer, frame)
+                if self._transport is not None:
+                    self._transport.flush()
 
     def _set_timer(self, due_ps: int) -> None:
         """Ring at `due_ps`. A timer that is set stays when its time moves back: it looks when it rings."""

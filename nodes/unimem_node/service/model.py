@@ -99,8 +99,8 @@ class Model(Protocol):
     def on_timer(self) -> None:
         """The time has come."""
 
-    def pump(self) -> None:
-        """Do what can be done now."""
+    def pump(self, frames: int = 0) -> bool:
+        """Do what can be done now; with `frames`, stop when so many wait to be taken (returns whether so)."""
 
     def take_frames(self) -> list[tuple[int, np.ndarray]]:
         """Frames to send, in order for each peer."""
