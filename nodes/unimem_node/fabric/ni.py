@@ -190,10 +190,10 @@ class RdmaNi:
                     return True
             if self._loop:
                 self.on_frame(self.index, self._loop.popleft())
-        return False
                 self._internal.collect()
                 if self._target.nacks:
                     self._notify()
+        return False
 
     def _cut_frame(self, size: int = -1) -> None:
         """One frame for the peer whose turn it is, if anything may leave. `size` >= 0: `cut` has stopped."""
