@@ -31,6 +31,7 @@ from unimem_lab.sim_port import BATCH, AsyncSimPort, Doorbell, SimPort
 from unimem_node.clock import EventLog, Scheduler, named_stream
 from unimem_node.fabric.impair import parse
 from unimem_node.fabric.memory import Impairment, MemoryFabric
+from unimem_node.fabric.network import Network
 from unimem_node.fabric.topology import check_topology
 from unimem_node.mpsoc.node import Node
 
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
     from unimem_node.mpsoc.platform import Platform
 
 AnyClient = TypeVar("AnyClient", Client, AsyncClient)
+
+#: Interfaces book a link no further ahead than this, so that flows that begin later get their share of it;
+#: [D]: eight blocks of 16 KiB at 10 Gb/s.
+LOOKAHEAD_PS = 128_000_000
 
 _BATCH_NUMBER = 32
 _POSITION = np.uint64((1 << _BATCH_NUMBER) - 1)
@@ -72,6 +77,7 @@ class _Waiting:
 class SimCluster:
     """`nodes` simulated MPSoCs, named n0, n1, …, and a coordinator. Not for use by several threads.
 
+    `paths`: how many ways (1 to 4) the blocks to one peer are spread over, where the topology has them.
     `policy`: what kernels do about page faults of DMA. `impair`: what the network does to packets, in the
     language of `unimem_node.fabric.impair` (its seed, unless given there, is the cluster's). `log=True`
     records completions, faults and interrupts in `events`. `fast=False` runs the readable paths.
@@ -85,6 +91,7 @@ class SimCluster:
         seed: int = 1,
         platform: str | Platform = "zynqmp",
         topology: str = "full",
+        paths: int = 1,
         policy: str = "abort",
         impair: str | Impairment | None = None,
         memory_bytes: int = 4 << 30,
@@ -104,6 +111,9 @@ class SimCluster:
         }
         self._platform = platform if isinstance(platform, str) else platform.name
         self.fabric = MemoryFabric(self.scheduler, fast=fast)
+        #: The links, and what they have carried.
+        self.network: Network | None = None
+        self._paths = paths
         self._nodes: dict[str, Node] = {}
         self._tokens: dict[str, str] = {}
         self._boots = named_stream(seed, "boot")
@@ -152,6 +162,10 @@ class SimCluster:
             **self._options,
         )
         self._nodes[name] = node
+        if self.network is None:
+            self.network = Network(self.topology, len(self.nodes), node.ni.spec, paths=self._paths)
+        node.ni.set_network(self.network.links, self.network.ways(info.index))
+        node.ni.set_pacing(LOOKAHEAD_PS)
         self.fabric.attach(info.index, node.ni)
 
     def _announce(self) -> None:
@@ -259,6 +273,24 @@ class SimCluster:
         wr_id = next(self._ids)
         self._works[wr_id] = (work, bell, staged, view)
         return wr_id
+
+    def cancel(self, work: Work) -> bool:
+        """End `work` now, with all its pieces; True when it certainly did not happen."""
+        mine = [i for i, entry in self._works.items() if work in (entry[0], getattr(entry[0], "whole", None))]
+        nodes = {}
+        for wr_id in mine:
+            bell = self._works[wr_id][1]
+            if bell.count:
+                bell.ring()  # nothing leaves before the node has its turn
+            bell.node.cancel(wr_id)
+            nodes[bell.index] = bell
+        for index in nodes:
+            self.fabric.turn(index)
+        self._collect()
+        rows: Any = getattr(work, "rows", None)
+        if rows is None or rows["status"][work.index] != Status.CANCELLED:  # type: ignore[attr-defined]
+            return False
+        return bool(rows["flags"][work.index] & CompletionFlags.DEFINITE)  # type: ignore[attr-defined]
 
     def wait_on(self, node: Node) -> None:
         """Look for completions of `node` from now on."""

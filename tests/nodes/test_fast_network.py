@@ -18,6 +18,8 @@ from unimem_node._jit import COMPILED
 from unimem_node.clock import Scheduler
 from unimem_node.fabric import MemoryFabric, RdmaSpec, memory
 from unimem_node.fabric import _fast_network as loop
+from unimem_node.fabric.impair import parse
+from unimem_node.fabric.network import Network
 
 pytestmark = pytest.mark.skipif(not COMPILED, reason="there is no compiled loop")
 
@@ -28,14 +30,20 @@ SPEC = RdmaSpec(block_bytes=4096, frame_payload_bytes=1 << 15, frame_packets=64,
 class Bed:
     """Nodes whose interfaces are attached themselves, as `SimCluster` does."""
 
-    def __init__(self, count: int, *, fast: bool, spec: RdmaSpec = SPEC) -> None:
+    def __init__(
+        self, count: int, *, fast: bool, spec: RdmaSpec = SPEC, topology: str = "full", impair: str = ""
+    ) -> None:
         self.scheduler = Scheduler()
         self.fabric = MemoryFabric(self.scheduler, fast=fast)
+        self.fabric.impair = parse(impair) if impair else None
+        self.network = Network(topology, count, spec, paths=2)
         self.nodes = [TestNode(i, self.scheduler, spec=spec, memory_bytes=1 << 20) for i in range(count)]
         self.seen: list[tuple[Any, ...]] = []
         self.gone: set[int] = set()
         rows = [(i, f"n{i}", window_of(i).start, len(window_of(i)), 1, 1) for i in range(count)]
         for i, node in enumerate(self.nodes):
+            node.ni.set_network(self.network.links, self.network.ways(i))
+            node.ni.set_pacing(30_000_000)
             self.fabric.attach(i, node.ni)
             self.fabric.watch(i)
             node.ni.set_routes(rows)
@@ -77,6 +85,7 @@ class Bed:
 
     def state(self) -> list[Any]:
         found: list[Any] = [self.scheduler.now_ps, self.scheduler.number, self.seen]
+        found.append(self.network.links.tolist())
         for i, node in enumerate(self.nodes):
             if i in self.gone:
                 continue
@@ -92,13 +101,13 @@ class Bed:
             node.memory.close()
 
 
-def play(fast: bool, seed: int, count: int, actions: int, spec: RdmaSpec = SPEC) -> list[Any]:
-    """A random run: posts of all kinds, some of them refused; steps; now and then a node dies."""
+def play(fast: bool, seed: int, count: int, actions: int, **options: Any) -> list[Any]:
+    """A random run: posts of all kinds, some of them refused; nodes stand still, are parted, and die."""
     rng = np.random.default_rng(seed)
-    bed = Bed(count, fast=fast, spec=spec)
+    bed = Bed(count, fast=fast, **options)
     number = 0
     for _ in range(actions):
-        choice = int(rng.integers(0, 20))
+        choice = int(rng.integers(0, 24))
         here = int(rng.integers(0, count))
         draws = rng.integers(0, 1 << 30, 40).tolist()  # the same for both, whatever is skipped
         if choice < 12:
@@ -129,10 +138,23 @@ def play(fast: bool, seed: int, count: int, actions: int, spec: RdmaSpec = SPEC)
                 pass
         elif choice < 19:
             bed.run(bed.scheduler.now_ps + draws[0] % 10_000_000)
+        elif choice < 21:
+            if here not in bed.gone:
+                (bed.fabric.pause, bed.fabric.resume)[draws[0] & 1](here)
+        elif choice < 22:
+            bed.fabric.slow(here, (0, 1_000_000)[draws[0] & 1])
+        elif choice < 23:
+            if draws[0] & 1:
+                bed.fabric.heal()
+            else:
+                bed.fabric.partition([here], [(here + 1) % count], oneway=bool(draws[0] & 2))
         elif draws[0] % 4 == 0 and here not in bed.gone and len(bed.gone) < count - 2:
             bed.gone.add(here)
             bed.fabric.cut(here)
             bed.collect()
+    bed.fabric.heal()
+    for index in set(range(count)) - bed.gone:
+        bed.fabric.resume(index)
     bed.run()
     state = bed.state()
     bed.close()
@@ -147,7 +169,7 @@ def self_or_other(here: int, draw: int, count: int) -> int:
 @pytest.mark.parametrize("seed", range(6))
 def test_random_runs_are_the_same(seed: int) -> None:
     slow = play(False, seed, 5, 80)
-    assert len(slow[2]) > 100
+    assert len(slow[2]) > 50
     assert play(True, seed, 5, 80) == slow
 
 
@@ -159,7 +181,18 @@ def test_any_run_is_the_same(seed: int, count: int, actions: int) -> None:
 
 def test_larger_frames_than_blocks_are_pythons() -> None:
     spec = RdmaSpec()
-    assert play(True, 1, 3, 60, spec) == play(False, 1, 3, 60, spec)
+    assert play(True, 1, 3, 60, spec=spec) == play(False, 1, 3, 60, spec=spec)
+
+
+@pytest.mark.parametrize("topology", ["ring", "mesh2d", "torus3d"])
+def test_over_shared_links_and_two_paths(topology: str) -> None:
+    assert play(True, 5, 6, 60, topology=topology) == play(False, 5, 6, 60, topology=topology)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_over_a_bad_network(seed: int) -> None:
+    impair = f"loss=0.05,duplicate=0.05,reorder=0.05,corrupt=0.05,seed={seed}"
+    assert play(True, seed, 3, 50, impair=impair) == play(False, seed, 3, 50, impair=impair)
 
 
 def test_the_common_case_never_leaves_the_compiled_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +210,6 @@ def test_the_common_case_never_leaves_the_compiled_loop(monkeypatch: pytest.Monk
     for _ in range(10):
         bed.post(0, row)
     bed.run()
-    assert stops == [loop.STOP_COMPLETION] * 10
+    assert stops == [loop.STOP_COMPLETION] * 10 + [loop.STOP_LIMIT]  # and timers that nobody wants any more
     assert len(bed.seen) == 11
     bed.close()

@@ -24,6 +24,7 @@ class Endpoint:
     frames: list[tuple[int, np.ndarray]] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
     unreachable: list[int] = field(default_factory=list)
+    timer_ps: int | None = None
 
     def on_frame(self, peer: int, frame: np.ndarray) -> None:
         assert not frame.flags.writeable
@@ -42,6 +43,9 @@ class Endpoint:
 
     def pump(self) -> None:
         """Nothing to do."""
+
+    def on_timer(self) -> None:
+        """Nothing is ever due."""
 
     def take_frames(self) -> list[tuple[int, np.ndarray]]:
         """Nothing to send by itself."""

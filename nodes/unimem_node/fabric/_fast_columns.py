@@ -76,7 +76,7 @@ N_RTO_MAX = 65
 N_PACED = 66  # when a link is free enough to go on cutting; NEVER
 N_DEADLINE = 67  # the earliest of a work request's; NEVER
 N_ALARM = 68  # the earliest of the readable half's own; NEVER
-N_WAKES = 69  # counts reasons to call `pump` that nobody outside knows of
+N_WAKES = 69  # requests of the interface's own that have ended: `pump` is wanted
 NODE_COLS = 72
 
 # ---- `work`: one row a work request -----------------------------------------------------------

@@ -93,6 +93,7 @@ STOP_SEND = 4  # X_SIZE bytes in the scratch buffer of X_PORT are a frame for it
 STOP_TIMER = 5  # that of X_PORT is due
 STOP_COMPLETION = 6  # X_PORT has some
 STOP_ROOM = 7  # the heap is full
+STOP_WAKE = 8  # the interface of X_PORT wants to be pumped
 
 if COMPILED:
 
@@ -193,6 +194,14 @@ if COMPILED:
         x[X_BLOCKS + kind] = address
         frames[frame, F_NEXT] = x[X_FREE]
         x[X_FREE] = frame
+
+    @njit_inline
+    def wanted(node: Any) -> Any:
+        """When an interface's timer is wanted, or NEVER: `Retransmit.due_ps`."""
+        if node[col.N_WORK_LIVE] == 0:
+            return NEVER
+        due = min(min(node[col.N_TIMER], node[col.N_PACED]), min(node[col.N_DEADLINE], node[col.N_ALARM]))
+        return NEVER if due == col.NEVER else due
 
     @njit
     def forward(net: Any, handle: Any, port: int, peer: int, scratch: Any, size: int) -> Any:
@@ -295,12 +304,19 @@ if COMPILED:
             pop(x, heap)
             if number >= TIMERS:
                 port = number - TIMERS
-                if time == ports[port, Q_ARMED]:
-                    ports[port, Q_ARMED] = NEVER
-                    x[X_PORT] = port
-                    x[X_DUE] = time
-                    return STOP_TIMER
-                continue
+                if time != ports[port, Q_ARMED]:
+                    continue  # it was wanted earlier meanwhile
+                ports[port, Q_ARMED] = NEVER
+                if ports[port, Q_LIFE] == DIRECT:
+                    handle = words_at(ports[port, Q_HANDLE], ports[port, Q_HANDLE_WORDS])
+                    due = wanted(open_state(handle).node)
+                    if due > time:
+                        if due < NEVER:
+                            arm(net, port, max(due, x[X_NOW]))
+                        continue
+                x[X_PORT] = port
+                x[X_DUE] = time
+                return STOP_TIMER
             x[X_NOW] = max(x[X_NOW], time)
             x[X_RAN] += 1
             port = frames[frame, F_DST]
@@ -317,6 +333,7 @@ if COMPILED:
             s = open_state(handle)
             node = s.node
             node[col.N_CLOCK] = max(node[col.N_CLOCK], x[X_NOW])
+            node[col.N_NOW] = max(node[col.N_NOW], x[X_NOW])
             size = receive(handle, peer, frozen_at(frames[frame, F_ADDRESS], frames[frame, F_SIZE]), scratch)
             if s.cursor[col.C_STOP] != col.STOP_DONE:
                 x[X_SIZE] = size
@@ -330,6 +347,11 @@ if COMPILED:
                 stop = turn(net, port)
                 if stop != STOP_LIMIT:
                     return stop
+            due = wanted(node)
+            if due < ports[port, Q_ARMED]:
+                arm(net, port, max(due, x[X_NOW]))
+            if node[col.N_WAKES] != 0:
+                return STOP_WAKE
             if ports[port, Q_WATCHED] != 0 and node[col.N_DONE] > 0:
                 return STOP_COMPLETION
         return STOP_LIMIT

@@ -142,6 +142,8 @@ class Core:
         self.peer_rows: dict[int, int] = {}  # by node index
         self.peer_indices: list[int] = []  # by row
         self.links: dict[int, tuple[int, int]] = {index: (0, 0)}  # (latency, ps per KiB) by peer
+        #: The same for all others, asked when a peer's row is made.
+        self.far: Callable[[int], tuple[int, int]] = lambda index: (spec.hop_ps, spec.link_ps_per_kib)
         self._now = -1
         self._epoch = smmu.epoch
         self.grant = self.node[col.N_PEER_BYTES]
@@ -220,7 +222,7 @@ class Core:
             peer[col.P_HEAD] = peer[col.P_TAIL] = -1
             peer[col.P_READY] = col.NOT_READY
             peer[col.P_CONNECTION] = 1
-            latency, ps_per_kib = self.links.get(index, (self.spec.hop_ps, self.spec.link_ps_per_kib))
+            latency, ps_per_kib = self.links.get(index) or self.far(index)
             peer[col.P_LATENCY], peer[col.P_PS_PER_KIB] = latency, ps_per_kib
             self._route_peer(index, row)
             self.lay_paths(index, row)

@@ -236,6 +236,14 @@ def _befall(fate: _Fate, installed: _Installed, packet: np.void, bits: int) -> N
             fate.delay += installed.free_ps - due
 
 
+def later(frame: Bytes, delay_ps: int) -> Bytes:
+    """The same frame with every time stamp in it later by `delay_ps`; what is no frame stays as it is."""
+    opened = _packets(frame)
+    if opened is None or delay_ps <= 0:
+        return frame
+    return _pick(frame, opened[2], [(i, []) for i in range(len(opened[2]))], delay_ps)
+
+
 def _packets(frame: Bytes) -> tuple[int, int, np.ndarray] | None:
     """(source, destination, packets) of a frame, or None when it cannot be one."""
     if len(frame) < col.HEADER:

@@ -31,6 +31,7 @@ from unimem_node.clock import Event, Scheduler
 from . import _fast_network as fast
 from ._fast_columns import H_TIME, HEADER
 from .arena import Arena
+from .impair_rules import later
 from .transport import FrameSource
 
 Bytes = npt.NDArray[np.uint8]
@@ -299,9 +300,11 @@ class MemoryFabric:
         if port.node is None or port.paused or not port.queue:
             return
         src, frame = port.queue.popleft()
-        port.free_ps = self._scheduler.now_ps + port.gap_ps
+        now = self._scheduler.now_ps
+        port.free_ps = now + port.gap_ps
         self._drain_at(port)
-        port.node.on_frame(src, frame)
+        (arrival,) = _arrival(frame.data, H_TIME)
+        port.node.on_frame(src, later(frame, now - arrival))  # nothing is served before it was taken
         self._turn(port)
 
     def _unreachable(self, port: Port, peer: int) -> None:
@@ -322,7 +325,7 @@ class MemoryFabric:
             return
         if port.watched:
             self.ended.append(node)
-        due = getattr(node, "timer_ps", None)
+        due = node.timer_ps
         if due is not None:
             due = max(due, self._scheduler.now_ps)
         arena = self._arena
@@ -342,7 +345,7 @@ class MemoryFabric:
         node = port.node
         if node is None or port.paused:  # `resume` gives it a turn
             return False
-        wanted = getattr(node, "timer_ps", None)
+        wanted = node.timer_ps
         if wanted is None or wanted > due:
             if wanted is not None:
                 self._settle(port)
@@ -417,12 +420,14 @@ class MemoryFabric:
             self._introduce(arena, port, self._rows[src])
             return True
         ni: Any = port.node
-        if stop == fast.STOP_RECEIVE:
+        if stop == fast.STOP_WAKE:
+            pass
+        elif stop == fast.STOP_RECEIVE:
             src, frame = arena.frame()
             ni.go_on_receiving(self._rows[src].index, frame, x[fast.X_SIZE])
         elif stop == fast.STOP_CUT:
             ni.go_on_cutting(x[fast.X_SIZE])
-        else:
+        elif stop == fast.STOP_SEND:
             ni.forward(x[fast.X_PEER], x[fast.X_SIZE])
             arena.make_room()
         self._turn(port)

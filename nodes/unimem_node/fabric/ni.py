@@ -151,6 +151,14 @@ class RdmaNi:
         if row is not None:
             core.state.peers[row, [col.P_LATENCY, col.P_PS_PER_KIB]] = latency_ps, ps_per_kib
 
+    def set_links(self, far: Callable[[int], tuple[int, int]]) -> None:
+        """As `set_link` for every peer that has none: `far` is asked when there is something to send to it."""
+        core = self._core
+        core.far = far
+        for index, row in core.peer_rows.items():
+            if index not in core.links:
+                core.state.peers[row, [col.P_LATENCY, col.P_PS_PER_KIB]] = far(index)
+
     # ---- work requests --------------------------------------------------------------------------------
 
     def post(self, wrs: npt.NDArray[np.void]) -> None:
@@ -178,7 +186,9 @@ class RdmaNi:
         sends one frame while the next is cut is quicker.
         """
         node = self._node
-        self._internal.collect()
+        if node[col.N_WAKES]:
+            node[col.N_WAKES] = 0
+            self._internal.collect()
         if self._target.nacks:
             self._core.tick()
             self._notify()
@@ -190,7 +200,9 @@ class RdmaNi:
                     return True
             if self._loop:
                 self.on_frame(self.index, self._loop.popleft())
-                self._internal.collect()
+                if node[col.N_WAKES]:
+                    node[col.N_WAKES] = 0
+                    self._internal.collect()
                 if self._target.nacks:
                     self._notify()
         return False

@@ -299,10 +299,17 @@ class Node:
         self.ni.set_routes(table)
         places = {row[0]: place for place, row in enumerate(table)}
         here, spec = places.get(self.index), self.ni.spec
-        for index, place in places.items():
-            if here is not None and index != self.index:
-                further = hops(self._topology, len(table), here, place) - 1
-                self.ni.set_link(index, spec.hop_ps + further * spec.further_hop_ps, spec.link_ps_per_kib)
+
+        def far(index: int) -> tuple[int, int]:
+            place = places.get(index)
+            further = (
+                hops(self._topology, len(table), here, place) - 1
+                if here is not None and place is not None
+                else 0
+            )
+            return spec.hop_ps + further * spec.further_hop_ps, spec.link_ps_per_kib
+
+        self.ni.set_links(far)
 
     def post(self, wrs: np.ndarray) -> None:
         """Ring the doorbell for WORK_REQUEST rows."""
