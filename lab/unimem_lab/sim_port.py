@@ -99,10 +99,10 @@ class Doorbell:
 class _Pieces(Work):
     """One piece of a long transfer; the last one to end reports for all."""
 
-    __slots__ = ("group",)
+    __slots__ = ("group", "whole")
 
     def __init__(self, group: _Group, src: int, dst: int, length: int, offset: int) -> None:
-        whole = group.work
+        self.whole = whole = group.work
         data = whole.data[offset : offset + length] if whole.data is not None else None
         out = whole.out[offset : offset + length] if whole.out is not None else None
         super().__init__(whole.op, src, dst, length, data, out, node=whole.node)
@@ -258,8 +258,8 @@ class SimPort:
         work.on_done(int(status), rows, 0)
 
     def cancel(self, work: Work) -> bool:
-        """Nothing waits here: what is posted has left."""
-        return False
+        """Take `work` back: before its doorbell has rung it has not left, afterwards its node ends it."""
+        return self._cluster.cancel(work)
 
     def drive(self, done: Callable[[], bool], timeout: float) -> bool:
         """Run the cluster until `done()`, or until nothing is left to happen: nothing times out here."""

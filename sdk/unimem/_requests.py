@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from unimem._port import AsyncPort, Port
     from unimem.transfer import Operation
 
-#: The network interface knows WorkFlags.SIGNAL.
-SIGNALS = False
-
 
 class Requests:
     """The part of a client that makes its operations; `kind` is their class."""
@@ -133,7 +130,7 @@ class Requests:
         gva = aligned(flag, 8, "a flag", verb)
         new = word(value, "value", verb)
         last = self._put(kind, dst, data, verb)
-        if index_of(gva) != index_of(last.gva) or not SIGNALS:
+        if index_of(gva) != index_of(last.gva):
             word_of_flag = memoryview(new.to_bytes(8, "little"))
             return [last, kind(self, verb, 1, gva, 0, gva, 8, word_of_flag)]
         view = last.data

@@ -127,14 +127,29 @@ def test_batch_has_a_deadline() -> None:
 
 def test_put_signal_sets_the_flag_only_after_the_data(um: Client, port: LoopbackPort) -> None:
     p = um.alloc(64)
+    port.log.clear()
     um.put_signal(p, b"data", p + 32, 7)
     assert um.wait_until(p + 32, 7) == 7
-    assert [w.dst - int(p) for w in port.log if isinstance(w, Work) and w.data is None and w.dst] == [0, 32]
+    (put, *_) = port.log  # one request for both
+    assert isinstance(put, Work)
+    assert (put.dst, put.compare, put.operand, put.flags) == (int(p), int(p) + 32, 7, WorkFlags.SIGNAL)
     with pytest.raises(TranslationFault):
         um.put_signal(0x700_0000_0000, b"data", p + 32, 8)
     assert um.wait_until(p + 32, 5, compare=">") == 7
     with pytest.raises(UsageError, match="multiple of 8"):
         um.put_signal(p, b"data", p + 33)
+
+
+def test_a_signal_on_another_node_or_after_a_long_put_comes_later(um: Client, port: LoopbackPort) -> None:
+    p, q = um.alloc(1 << 20, node="n1"), um.alloc(8, node="n2")
+    port.log.clear()
+    um.put_signal(p, b"data", q, 1)
+    assert [w.dst for w in port.log if isinstance(w, Work)] == [int(p), int(q)]
+    port.log.clear()
+    um.put_signal(p, bytes(600_000), p + 0x9_8000, 2)
+    sent = [(w.dst - int(p), w.length, w.flags) for w in port.log if isinstance(w, Work)]
+    assert sent == [(0, 2 * 262_144, 0), (2 * 262_144, 600_000 - 2 * 262_144, WorkFlags.SIGNAL)]
+    assert um.wait_until(p + 0x9_8000, 2) == 2
 
 
 def test_wait_until_gives_up_and_says_what_it_saw(um: Client) -> None:
