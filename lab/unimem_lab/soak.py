@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
-from unimem.errors import UnimemError
+from unimem.errors import DeadlineExceeded, UnimemError
 from unimem_node.clock import named_stream
 
 if TYPE_CHECKING:
@@ -133,12 +133,24 @@ class Soak:
         self._added: list[list[int]] = [[] for _ in range(COUNTERS)]  # values that were found
         self._doubtful_adds = [0] * COUNTERS
         self._signals = 0
+        self._box: Any = None
+        self._sent: set[int] = set()
+        self._doubtful_sends: set[int] = set()
 
     def run(self) -> SoakReport:
         """Everything, to the final check. What is wrong is in the report's `wrong`."""
         self._open()
         plan, pick = self.plan, self._random
-        actions = (self._put, self._put, self._put, self._get, self._copy, self._add, self._put_signal)
+        actions = (
+            self._put,
+            self._put,
+            self._put,
+            self._get,
+            self._copy,
+            self._add,
+            self._put_signal,
+            self._send,
+        )
         for _ in range(plan.operations):
             pick.choice(actions)(pick.choice(self._clients))
             if pick.random() < plan.disturbances:
@@ -166,6 +178,7 @@ class Soak:
             whole = first.alloc(plan.region_bytes + 2 * GUARD, node=node)
             self._regions.append(Region(node, whole, first.pdid, np.zeros(plan.region_bytes, np.uint8)))
         self._counters = first.alloc(4096, node=names[-1])
+        self._box = first.mailbox(node=names[-1], slots=plan.operations)
 
     def _wrong(self, text: str) -> None:
         self.report.wrong.append(text)
@@ -267,6 +280,19 @@ class Soak:
         self._added[which].append(found)
         self._outcome("fetch_add", None)
 
+    def _send(self, client: Client) -> None:
+        """A numbered message into the mailbox that all share."""
+        number = len(self._sent) + len(self._doubtful_sends) + 1
+        try:
+            client.mailbox_at(self._box.ptr).send(number.to_bytes(8, "little"), timeout=self.plan.timeout)
+        except UnimemError as error:
+            if not error.definite:
+                self._doubtful_sends.add(number)
+            self._outcome("send", error)
+            return
+        self._sent.add(number)
+        self._outcome("send", None)
+
     def _put_signal(self, client: Client) -> None:
         """Who sees the signal sees the data; the signal's word is the run's own."""
         length = self._length()
@@ -339,7 +365,22 @@ class Soak:
 
     # ---- the verdict
 
+    def _check_mailbox(self) -> None:
+        """Every message that was sent is there, once; one in doubt may be."""
+        found: list[int] = []
+        for _ in range(len(self._sent) + len(self._doubtful_sends)):
+            try:
+                message = self._box.receive(timeout=0.05)
+            except DeadlineExceeded:
+                break
+            found.append(int.from_bytes(message[:8], "little"))
+        if len(set(found)) != len(found):
+            self._wrong("a message was received twice")
+        if not self._sent <= set(found) <= self._sent | self._doubtful_sends:
+            self._wrong(f"{len(self._sent)} messages were sent, {len(found)} received")
+
     def _check(self) -> None:
+        self._check_mailbox()
         client = self._clients[0]
         for region in self._regions:
             n = len(region.expected)

@@ -16,7 +16,7 @@ from unimem.errors import UnimemError
 from unimem_lab.admin import Admin
 from unimem_lab.processes import ProcessCluster
 from unimem_lab.sim import SimCluster
-from unimem_node.fabric.impair import parse
+from unimem_node.fabric.impair import Impair
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -31,11 +31,17 @@ class SimGrounds:
     """A `SimCluster` with a bad network; a context manager."""
 
     def __init__(self, seed: int, *, nodes: int = 3, fast: bool = True, network: str = BAD_NETWORK) -> None:
-        self._seed, self._network = seed, network
         self.cluster = SimCluster(
             nodes, seed=seed, fast=fast, policy=POLICY, topology="ring", impair=f"{network},seed={seed}"
         )
         self.nodes = self.cluster.nodes
+        self._impair = self.cluster.fabric.impair
+
+    @property
+    def spoilt(self) -> dict[str, int]:
+        """Packets that the network lost, doubled, reordered and damaged so far."""
+        assert isinstance(self._impair, Impair)
+        return self._impair.counts()
 
     def client(self, home: str, domain: str) -> Client:
         """See `Grounds`."""

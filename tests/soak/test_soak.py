@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 
 from unimem_lab.soak import Soak, SoakPlan, SoakReport
 from unimem_lab.soak_grounds import ProcessGrounds, SimGrounds
+from unimem_node.fabric import _fast_columns as col
+from unimem_node.fabric._fast_tables import settle
+from unimem_node.fabric.source import Source
+from unimem_node.fabric.target import Target
+from unimem_node.kernel.paging import Paging
 
 SEEDS = 200
 GROUP = 10
@@ -17,22 +26,72 @@ def failures(report: SoakReport) -> list[str]:
     return [f"seed {report.seed}: {line}" for line in report.wrong]
 
 
+def simulated(seed: int, *, fast: bool) -> tuple[SoakReport, dict[str, int]]:
+    """One run; and what the network did."""
+    with SimGrounds(seed, fast=fast) as grounds:
+        report = Soak(grounds, seed, PLAN).run()
+        return report, grounds.spoilt
+
+
 @pytest.mark.parametrize("first", range(0, SEEDS, GROUP))
 def test_what_was_acknowledged_is_there_and_nothing_else(first: int) -> None:
     wrong: list[str] = []
-    succeeded = operations = disturbed = 0
+    ended: Counter[str] = Counter()
+    disturbed: Counter[str] = Counter()
+    spoilt: Counter[str] = Counter()
     for seed in range(first, first + GROUP):
-        with SimGrounds(seed, fast=seed % 8 != 7) as grounds:
-            report = Soak(grounds, seed, PLAN).run()
-            lost = grounds.cluster.fabric_counters()
+        report, network = simulated(seed, fast=seed % 8 != 7)
         wrong += failures(report)
-        succeeded += report.succeeded
-        operations += sum(report.operations.values())
-        disturbed += sum(report.disturbances.values())
-        assert lost["loss"] and lost["corrupt"], "the network was not bad at all"
+        ended.update(report.operations)
+        disturbed.update(report.disturbances)
+        spoilt.update(network)
     assert wrong == []
-    assert succeeded > 0.8 * operations, "most operations survive such a network"
-    assert disturbed > GROUP
+    assert min(spoilt[kind] for kind in ("loss", "duplicate", "reorder", "corrupt")) > GROUP
+    assert disturbed.keys() >= {"pause", "unmap", "PAGEOUT", "MIGRATE", "COLLAPSE"}
+    assert sum(n for name, n in ended.items() if name.endswith(" ok")) > 0.8 * ended.total()
+
+
+def _executes_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target that does not recognise duplicates."""
+    monkeypatch.setattr("unimem_node.fabric.target.due", lambda state, peer, seq: True)
+
+
+def _acknowledges_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that takes PAGE_PENDING for an acknowledgement."""
+
+    def come_again(self: Source, row: int, refusal: object) -> None:
+        settle(self.core.state, row, int(self.core.state.flight[row, col.F_LENGTH]))
+
+    monkeypatch.setattr(Source, "_come_again", come_again)
+
+
+def _trusts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target that does not look at the CRC."""
+    monkeypatch.setattr(Target, "trusted", lambda self, peer, frame, number: True)
+
+
+def _forgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that does not invalidate the SMMU's TLBs."""
+    real = Paging.__init__
+
+    def forgetful(self: Paging, *args: object, **kwargs: object) -> None:
+        real(self, *args, **kwargs)  # type: ignore[arg-type]
+        self.forget_invalidations = True
+
+    monkeypatch.setattr(Paging, "__init__", forgetful)
+
+
+@pytest.mark.parametrize("mistake", [_executes_twice, _acknowledges_first, _trusts, _forgets])
+def test_the_soak_finds_mistakes(
+    monkeypatch: pytest.MonkeyPatch, mistake: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    mistake(monkeypatch)
+    for seed in range(12):
+        with np.errstate(all="ignore"):
+            report, _ = simulated(seed, fast=False)
+        if report.wrong:
+            return
+    pytest.fail("twelve runs, and nothing was noticed")
 
 
 @pytest.mark.parametrize("transport", ["tcp", "shm"])
