@@ -169,6 +169,14 @@ class FakeNode:
         else:
             self._execute(wrs)
 
+    def cancel(self, wr_id: int) -> bool:
+        for wrs in self._held:
+            for wr in wrs[wrs["wr_id"] == wr_id]:
+                self._complete(wr, Status.CANCELLED)
+        before = sum(map(len, self._held))
+        self._held = [wrs[wrs["wr_id"] != wr_id] for wrs in self._held]
+        return sum(map(len, self._held)) < before
+
     def release(self) -> None:
         held, self._held = self._held, []
         for wrs in held:

@@ -50,6 +50,13 @@ class Ledger:
         self.size[slots] = size
         wrs["wr_id"] = self._base | slots.astype(np.uint64)
 
+    def find(self, wr_ids: np.ndarray) -> np.ndarray:
+        """Node-wide ids (uint64) of the requests outstanding that the poster calls by one of `wr_ids`."""
+        outstanding = np.ones(len(self._free), np.bool_)
+        outstanding[self._free[: self._top]] = False
+        slots = np.flatnonzero(outstanding & np.isin(self.wr_id, wr_ids))
+        return self._base | slots.astype(np.uint64)
+
     def leave(self, rows: np.ndarray) -> np.ndarray:
         """The slots of `rows` (COMPLETION, writable), freed; the rows get the poster's own ids back."""
         slots = (rows["wr_id"] & SLOT_MASK).astype(np.int64)

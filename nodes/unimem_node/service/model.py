@@ -81,6 +81,9 @@ class Model(Protocol):
     def post(self, wrs: np.ndarray) -> None:
         """The doorbell: WORK_REQUEST rows."""
 
+    def cancel(self, wr_id: int) -> bool:
+        """End a work request that is under way, CANCELLED; False: it is over."""
+
     def on_frame(self, peer_index: int, frame: np.ndarray) -> None:
         """A frame from a peer (uint8, read-only, any alignment). Raises ValueError when it is none."""
 

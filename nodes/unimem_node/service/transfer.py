@@ -103,7 +103,7 @@ class TransferStream:
     # In ------------------------------------------------------------------------------------------------
 
     async def take(self, message: bytes) -> None:
-        """Post what `message` holds, as there is room. Raises FrameError or DecodeError on garbage."""
+        """Post, as there is room, or cancel what `message` says. Raises FrameError or DecodeError on garbage."""
         frame = decode_bytes_field(message)
         if frame is not None:
             await self._post(post_of_frame(frame))
@@ -113,6 +113,10 @@ class TransferStream:
             await self._post(post_of_frame(np.frombuffer(request.packed, np.uint8)))
         if request.work:
             await self._post(post_of_messages(request.work))
+        if request.cancel:
+            for wr_id in self._ledger.find(np.array(request.cancel, np.uint64)).tolist():
+                self._host.node.cancel(wr_id)
+            self._host.ask_turn()
 
     async def _post(self, post: Post) -> None:
         start, n = 0, len(post.wrs)

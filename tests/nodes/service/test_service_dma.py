@@ -212,6 +212,31 @@ async def test_a_stream_with_too_much_staged_waits_and_goes_on(served: Served) -
     await completions(other, 1)
 
 
+async def test_a_request_is_cancelled_by_its_own_id(served: Served) -> None:
+    server, node, stubs = served
+    node.hold = True
+    call = stubs.raw("DmaService/Transfer")(metadata=CREDENTIALS)
+    await call.write(
+        post_frame(requests(3, op=Op.WRITE, flags=WorkFlags.INLINE, length=8, dst=node.base), bytes(24))
+    )
+    other = stubs.raw("DmaService/Transfer")(metadata=CREDENTIALS)
+    await other.write(post_frame(requests(3, op=Op.FETCH_ADD, length=8, dst=node.base)))
+    await posts(node, 2)
+    await call.write(node_pb2.TransferRequest(cancel=[1, 77]).SerializeToString())
+    rows, _ = await completions(call, 1)
+    assert (rows["wr_id"].tolist(), rows["status"].tolist()) == ([1], [Status.CANCELLED])
+    await call.write(node_pb2.TransferRequest(cancel=[1]).SerializeToString())  # it is over
+    node.hold = False
+    node.release()
+    assert server.host is not None
+    server.host.ask_turn()
+    rows, _ = await completions(call, 2)
+    assert (sorted(rows["wr_id"].tolist()), rows["status"].tolist()) == ([0, 2], [Status.OK] * 2)
+    rows, _ = await completions(other, 3)  # the same ids, of another stream
+    assert rows["status"].tolist() == [Status.OK] * 3
+    assert node.staged == {}
+
+
 async def test_a_client_that_goes_away_leaves_nothing_behind(served: Served) -> None:
     server, node, stubs = served
     node.hold = True

@@ -36,6 +36,16 @@ def test_ids_are_the_posters_again_after_the_way_there_and_back() -> None:
     assert ledger.outstanding == 0
 
 
+def test_requests_outstanding_are_found_by_the_posters_ids() -> None:
+    ledger = Ledger(7, capacity=2)
+    posted = wrs([5, 6, 6, 9])
+    ledger.enter(posted, 0, 0, 0)
+    ids = posted["wr_id"].copy()
+    assert sorted(ledger.find(np.array([6, 9, 1], np.uint64)).tolist()) == sorted(ids[1:].tolist())
+    ledger.leave(completions(ids[[1, 3]]))
+    assert ledger.find(np.array([6, 9], np.uint64)).tolist() == [ids[2]]
+
+
 def test_any_order_of_coming_and_going_keeps_ids_apart() -> None:
     draw = random.Random(1)
     ledger = Ledger(1, capacity=1)
