@@ -103,7 +103,7 @@ class TransferStream:
     # In ------------------------------------------------------------------------------------------------
 
     async def take(self, message: bytes) -> None:
-        """Post, as there is room, or cancel what `message` says. Raises FrameError or DecodeError on garbage."""
+        """Post, as there is room, or cancel what `message` says. FrameError or DecodeError on garbage."""
         frame = decode_bytes_field(message)
         if frame is not None:
             await self._post(post_of_frame(frame))
