@@ -9,6 +9,7 @@ Commands (see the files ``paging_*.txt``; an address is NAME or NAME+OFFSET, the
 ``masked node=I us=T``: the same for T µs with the interrupts of a node off
 ``policy P node=I`` · ``advise A WORD [bytes=N]`` · ``prepare A HOW [bytes=N]`` · ``collapse A`` · ``fork A``
 ``unmap NAME`` · ``protect NAME RIGHTS`` · ``close node=I pdid=P`` · ``forget node=I`` · ``cpu A bytes=N``
+``hog node=I``, ``release node=I``: all memory of a node is taken, is given back
 ``show A bytes=N``: what is there (and the CPU touches it) · ``count node=I NAME…``: growth of counters
 """
 
@@ -30,6 +31,8 @@ from unimem_node.kernel.fault_events import FaultEvent
 from unimem_node.mpsoc.node import Node
 from unimem_node.mpsoc.platform import Platform, load
 
+#: How far ahead a link is booked.
+PACING_PS = 10_000_000
 #: Times of these scenarios (ps), so that they stay as they are when a platform is calibrated again.
 NI_TIMES = {"issue_ps": 500_000, "hop_ps": 800_000, "further_hop_ps": 300_000, "link_ps_per_kib": 1_000_000}
 SMMU_TIMES = {
@@ -115,6 +118,7 @@ class FaultMachine:
         routes = [(i, f"n{i}", window_of(i).start, WINDOW_BYTES, 1, UP) for i in range(2)]
         for node in self.nodes:
             node.set_routes(routes)
+            node.ni.set_pacing(PACING_PS)  # a frame holds a block or so: each meets what those before did
             self.fabric.attach(node.index, node)
             for pdid in range(1, command.integer("domains", 1) + 1):
                 node.open_domain(pdid)
@@ -219,8 +223,17 @@ class FaultMachine:
                     self._shown[index << 32 | number] = 1
                     lines.append((max(event.resolved_ps, event.time_ps), self._event(index, event)))
             lines += [(int(row["done_ps"]), self._completion(index, row)) for row in node.take_completions()]
+        shown = []
+        for text, group in itertools.groupby(sorted(lines), lambda line: line[1]):
+            times = [at for at, _ in group]
+            shown.append(f"{self._us(times[0])} {text}")
+            if len(times) > 1:
+                shown.append(f"{self._us(times[-1])} … {len(times) - 1} more such, this the last")
+        return "\n".join(shown)
+
+    def _us(self, at_ps: int) -> str:
         assert self._start is not None
-        return "\n".join(f"{(at - self._start) / 1e6:7.1f} {text}" for at, text in sorted(lines))
+        return f"{(at_ps - self._start) / 1e6:7.1f}"
 
     def _event(self, index: int, event: FaultEvent) -> str:
         text = f"n{index} {event.access} of {self._name(index, event.va)} {event.outcome}"
@@ -290,6 +303,14 @@ class FaultMachine:
     def do_close(self, command: Command) -> None:
         self.nodes[command.integer("node")].close_domain(command.integer("pdid"))
 
+    def do_hog(self, command: Command) -> None:
+        """Something else takes all memory of a node."""
+        frames = self.nodes[command.integer("node")].kernel.frames
+        self._hogged = frames.extents(frames.free_bytes)
+
+    def do_release(self, command: Command) -> None:
+        self.nodes[command.integer("node")].kernel.frames.free_all(self._hogged)
+
     def do_cpu(self, command: Command) -> None:
         """The CPU writes a byte to each page of a range."""
         memory, va = self._at(command.text(0))
@@ -306,9 +327,9 @@ class FaultMachine:
         process = node.kernel.process(memory.pdid)
         data = np.frombuffer(process.read(va, command.integer("bytes")), np.uint8)
         runs: list[list[Any]] = []
-        for start in range(0, len(data), 256):
-            chunk = data[start : start + 256]
-            pattern = np.arange(len(chunk), dtype=np.uint8)
+        for start in range(0, len(data), 64):
+            chunk = data[start : start + 64]
+            pattern = np.arange(va + start, va + start + len(chunk)).astype(np.uint8)
             kind = "zero" if not chunk.any() else "data" if (chunk == pattern).all() else "other"
             if runs and runs[-1][0] == kind:
                 runs[-1][1] += len(chunk)
