@@ -19,7 +19,7 @@ from support.rdma import SMALL, Cluster, TestNode, work
 from unimem.addresses import fmt, window_of
 from unimem.wire import TIMING_PARTS, CompletionFlags, Op, Side, Status, WorkFlags
 from unimem_node.fabric import RdmaSpec
-from unimem_node.fabric.packets import PACKET, describe, seal_header, seal_packet
+from unimem_node.fabric.packets import ATOMICS, PACKET, describe, seal_header, seal_packet
 
 
 class Machine:
@@ -57,7 +57,7 @@ class Machine:
         assert sum(parts) == row["done_ps"] - row["posted_ps"], "the parts do not add up"
         head = f"#{row['wr_id']} {Op(int(row['op'])).name if row['op'] in list(Op) else row['op']}"
         if row["status"] == Status.OK:
-            value = "" if row["op"] <= Op.READ else f", found {int(row['value']):#x}"
+            value = f", found {int(row['value']):#x}" if row["op"] in ATOMICS else ""
             return f"{head} OK, {row['bytes']} bytes{value}"
         verdict = "definite" if row["flags"] & CompletionFlags.DEFINITE else "INDEFINITE"
         text = f"{head} {Status(int(row['status'])).name}, {verdict}, {row['bytes']} bytes done"
@@ -154,6 +154,9 @@ class Machine:
             "flags": int(flags),
             "deadline_us": command.integer("deadline", 0),
         }
+        if "signal" in command.options:  # the word that becomes `operand` after the data
+            fields["flags"] |= int(WorkFlags.SIGNAL)
+            fields["compare"] = self.address(command.text("signal"))
         self.node(command).ni.post(work(op, **fields))
         return ""
 
