@@ -40,7 +40,8 @@ from unimem_node.service.transports.hello import (
     read_hello,
     send_hello,
 )
-from unimem_node.service.transports.shm import RING_BYTES, ShmLink, Spinner, make_memory, map_memory
+from unimem_node.service.transports.shm import RING_BYTES, ShmLink, make_memory, map_memory
+from unimem_node.service.transports.spinner import Spinner
 from unimem_node.service.transports.stream import StreamLink
 
 log = structlog.get_logger(__name__)
@@ -384,7 +385,7 @@ class BestTransport:
         if kind == "shm":
             memory = map_memory(file, ring_bytes)
             return ShmLink(memory, sock, way.peer.index, self._sink, over, self._spinner, dialler=dialler)
-        return StreamLink(kind, sock, way.peer.index, self._sink, over)
+        return StreamLink(kind, sock, way.peer.index, self._sink, over, self._spinner)
 
     async def _adopt(self, way: _Way, link: Link, *, ours: bool, number: int) -> None:
         """Use a link from now on; what has waited for it goes first."""

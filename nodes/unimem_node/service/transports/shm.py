@@ -6,9 +6,8 @@ are allocated at once, so that a full /dev/shm is an error here and not a SIGBUS
 tried.
 
 A receiver that has nothing to do says so in the ring and is woken by a byte on the socket. Before it sleeps
-it looks into its rings for a while (`Spinner`): an answer that comes within microseconds is then met awake,
-which is what makes a blocking put faster than any socket. The while adapts: looking in vain halves it,
-down to nothing, so an idle node burns no processor.
+it looks into its rings for a while (`spinner`): an answer that comes within microseconds is then met awake,
+which is what makes a blocking put faster than a bare socket's ping-pong.
 
 The end of the socket is the end of the connection: a peer that is killed is seen at once. What it had
 published is delivered before.
@@ -23,7 +22,6 @@ import os
 import socket
 import sys
 import tempfile
-import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,14 +33,11 @@ import numpy as np
 from unimem.wire import HEADER_BYTES, FrameError
 from unimem_node.service.framing import LARGEST_FRAME, fabric_total
 from unimem_node.service.transports import QUEUE_LIMIT, ServiceSink
-from unimem_node.service.transports.ring import LARGEST, PAGE, SMALLEST, Receiver, Sender, bytes_for
+from unimem_node.service.transports.ring import LARGEST, SMALLEST, Receiver, Sender, bytes_for
+from unimem_node.service.transports.spinner import Spinner
 
 #: Of each direction, if the system has that much.
 RING_BYTES: Final = 4 << 20
-
-#: Longest look into the rings before sleeping. A put there and back takes a third of it.
-SPIN_NS: Final = 150_000
-_SPIN_LEAST_NS: Final = 2_000
 
 _FRAMES_AT_ONCE: Final = 64
 _BELL: Final = b"\1"
@@ -90,68 +85,6 @@ def map_memory(file: int, ring_bytes: int) -> mmap.mmap:
     return mmap.mmap(file, size)
 
 
-class Spinner:
-    """Looks into the rings of all `shm` links of a process, as long as that is worth it."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._awake: list[ShmLink] = []
-        self._running = False
-        self._until_ns = 0
-        self._budget_ns = SPIN_NS if _processors() > 1 else 0
-        self._most_ns = self._budget_ns
-
-    def wake(self, link: ShmLink) -> None:
-        """Something happens on `link`: its answer, or the next of it, may come soon."""
-        if link not in self._awake:
-            link.receiver.wake()
-            self._awake.append(link)
-        self._until_ns = time.perf_counter_ns() + self._budget_ns
-        if not self._running:
-            self._running = True
-            self._loop.call_soon(self._look)
-
-    def was_late(self, slept_ns: int) -> None:
-        """The doorbell rang `slept_ns` after we had gone to sleep."""
-        if slept_ns < self._most_ns:
-            self._budget_ns = self._most_ns
-
-    def forget(self, link: ShmLink) -> None:
-        """`link` is over."""
-        if link in self._awake:
-            self._awake.remove(link)
-
-    def _look(self) -> None:
-        """Look for a moment, then let the loop do what else there is, and come again."""
-        found = [link for link in self._awake if link.receiver.ready]
-        if not found:
-            now = time.perf_counter_ns()
-            if now < self._until_ns:
-                _yield()  # who shall answer may be waiting for this very processor
-                self._loop.call_soon(self._look)
-                return
-            self._budget_ns //= 2
-            if self._budget_ns < _SPIN_LEAST_NS:
-                self._budget_ns = 0
-            self._awake = [link for link in self._awake if not link.sleep()]
-            self._running = bool(self._awake)
-            if self._running:
-                self._loop.call_soon(self._look)
-            return
-        self._budget_ns = self._most_ns
-        for link in found:
-            link.drain()
-        self._until_ns = time.perf_counter_ns() + self._budget_ns
-        self._loop.call_soon(self._look)
-
-
-_yield: Final[Callable[[], None]] = getattr(os, "sched_yield", lambda: None)
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class ShmLink:
     """A connection to one peer. `on_over` hears once why it ended."""
 
@@ -179,7 +112,6 @@ class ShmLink:
         self._sent = 0  # bytes of the queue's first frame that are in the ring
         self._parts: list[np.ndarray] = []
         self._over = False
-        self._slept_ns = 0
         self._loop = asyncio.get_running_loop()
         self._kept = sys.getrefcount(self.receiver.frames)
 
@@ -285,12 +217,18 @@ class ShmLink:
             raise FrameError(f"a record of {len(record)} bytes is no frame of that length")
         self._sink.on_frame(self._peer, record)
 
+    @property
+    def ready(self) -> bool:
+        """There is something to drain."""
+        return self.receiver.ready
+
+    def awake(self) -> None:
+        """The doorbell is not needed: we look by ourselves."""
+        self.receiver.wake()
+
     def sleep(self) -> bool:
         """Ask for the doorbell; False when something has come meanwhile."""
-        if self.receiver.sleep():
-            self._slept_ns = time.perf_counter_ns()
-            return True
-        return False
+        return self.receiver.sleep()
 
     def _on_bell(self) -> None:
         try:
@@ -306,10 +244,9 @@ class ShmLink:
                 self.drain()
             self._end(why)
             return
-        self._spinner.was_late(time.perf_counter_ns() - self._slept_ns)
         self.drain()
         if not self._over:
-            self._spinner.wake(self)
+            self._spinner.heard(self)
 
     # The end -------------------------------------------------------------------------------------------
 
@@ -336,6 +273,3 @@ class ShmLink:
         if not self._over:
             self.close()
             self._on_over(self, why)
-
-
-__all__ = ["PAGE", "RING_BYTES", "ShmLink", "Spinner", "make_memory", "map_memory"]

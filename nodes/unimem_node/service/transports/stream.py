@@ -20,6 +20,7 @@ import numpy as np
 from unimem.wire import HEADER_BYTES
 from unimem_node.service.framing import fabric_total
 from unimem_node.service.transports import QUEUE_LIMIT, ServiceSink
+from unimem_node.service.transports.spinner import Spinner
 
 #: What is received by one call at most, and the buffer between large frames.
 BUFFER_BYTES: Final = 640 << 10
@@ -124,7 +125,9 @@ class StreamLink(asyncio.BufferedProtocol):
         peer: int,
         sink: ServiceSink,
         on_over: Callable[[StreamLink, str], None],
+        spinner: Spinner,
     ) -> None:
+        self._spinner = spinner
         self.kind, self._sock, self._peer, self._sink, self._on_over = kind, sock, peer, sink, on_over
         self._buffer = FrameBuffer(peer)
         self._queue: list[np.ndarray] = []
@@ -155,6 +158,8 @@ class StreamLink(asyncio.BufferedProtocol):
             self._end(f"what came is no frame: {error}")
             return
         self._sink.turn()
+        if not self._over:
+            self._spinner.heard(self)
 
     def _deliver(self, frame: np.ndarray) -> None:
         self._sink.on_frame(self._peer, frame)
@@ -191,6 +196,7 @@ class StreamLink(asyncio.BufferedProtocol):
             except OSError as error:
                 self._end_soon(f"sending failed: {error}")
                 return
+        self._spinner.wake(self)
         rest = unsent(queue, sent)
         if rest:
             transport.writelines(rest)
@@ -201,9 +207,27 @@ class StreamLink(asyncio.BufferedProtocol):
         """The sink is in the middle of its work: it hears of the end afterwards."""
         asyncio.get_running_loop().call_soon(self._end, why)
 
+    # What the spinner asks: the loop sees for itself what comes on a socket
+
+    @property
+    def ready(self) -> bool:
+        """See `Watched`."""
+        return False
+
+    def drain(self) -> None:
+        """See `Watched`."""
+
+    def awake(self) -> None:
+        """See `Watched`."""
+
+    def sleep(self) -> bool:
+        """See `Watched`."""
+        return True
+
     def close(self) -> None:
         """End it; `on_over` is not called."""
         self._over = True
+        self._spinner.forget(self)
         self._buffer.clear()
         self._queue.clear()
         if self._transport is None:
