@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 
+import numpy as np
+
 from support.transports import numbered
 from unimem_node.service.transports import shm
 from unimem_node.service.transports.door import Offer, connect
@@ -27,10 +29,10 @@ async def _run(kind: str, offer: Offer) -> None:
         memory = memoryview(shm.map_memory(file, size))
         sender = Sender(memory[: len(memory) // 2])
         for frame in frames[:10]:
-            sender.put(memoryview(frame))
+            sender.put(np.frombuffer(frame, np.uint8))
         if sender.publish():
             sock.send(b"\1")
-        sender.put(memoryview(frames[10]))  # never published
+        sender.put(np.frombuffer(frames[10], np.uint8))  # never published
     else:
         send_hello(sock, Hello("n0", 1, "n1", 1, STREAM, number=1))
         await read_hello(sock)

@@ -11,9 +11,10 @@ offset     written by
 192        both        ``full``: the sender waits for room (it sets, who rings clears)
 =========  ==========  ==================================================================================
 
-A record is a word (length in bytes; `MORE`: the frame goes on in the next record) and its bytes, padded to 8.
-A record lies in one piece, so that a frame is read where it lies: `SKIP` says that the rest of the ring's end
-is unused. A frame larger than half the ring comes in several records.
+A record is a line of 64 bytes that begins with a word (length in bytes; `MORE`: the frame goes on in the
+next record), and its bytes, padded to a line. It lies in one piece, so that a frame is read where it lies:
+`SKIP` says that the rest of the ring's end is unused. A frame larger than half the ring comes in several
+records. The stores are ordinary ones: with non-temporal ones the sender is as quick, the receiver half.
 
 The positions are published after the bytes. x86 keeps stores in order by itself; elsewhere, and where a store
 must be seen before a later load (tell, then look whether the other sleeps), `fence` is the instruction that
@@ -36,6 +37,9 @@ TAIL, HEAD, ASLEEP, FULL = 0, 8, 16, 24  # indices of 64-bit words
 MORE: Final = 1 << 63
 SKIP: Final = (1 << 64) - 1
 _LENGTH: Final = MORE - 1
+
+#: A line of the cache. Copies that are not aligned to lines take two to three times as long.
+LINE: Final = 64
 
 #: A ring smaller than this is not worth it; a larger one only fills caches.
 SMALLEST: Final = 64 << 10
@@ -82,18 +86,23 @@ class _Side:
             view.release()
 
 
+def _room(n: int) -> int:
+    """Bytes of the ring that a record of `n` takes."""
+    return LINE + (n + LINE - 1 & -LINE)
+
+
 class Sender(_Side):
     """The end that writes. One thread."""
 
     @property
     def longest(self) -> int:
         """Most bytes of one record."""
-        return self.size // 2 - 8
+        return self.size // 2 - LINE
 
-    def put(self, piece: memoryview, more: bool = False) -> bool:
-        """Append a record, if there is room; `publish` makes it visible."""
+    def put(self, piece: np.ndarray, more: bool = False) -> bool:
+        """Append a record (uint8), if there is room; `publish` makes it visible."""
         n = len(piece)
-        need = 8 + (n + 7 & -8)
+        need = _room(n)
         free = self.size - (self.at - self.words[HEAD])
         offset = self.at & self._mask
         skip = self.size - offset if offset + need > self.size else 0
@@ -104,7 +113,7 @@ class Sender(_Side):
             self.at += skip
             offset = 0
         self.marks[offset >> 3] = n | MORE if more else n
-        self.data[offset + 8 : offset + 8 + n] = piece
+        self.data[offset + LINE : offset + LINE + n] = piece.data
         self.at += need
         return True
 
@@ -147,18 +156,18 @@ class Receiver(_Side):
         while (waiting := tail - self.at) != 0:
             offset = self.at & self._mask
             word = self.marks[offset >> 3]
-            if not 8 <= waiting <= self.size:
+            if not LINE <= waiting <= self.size:
                 raise RingError(f"{waiting} bytes wait in a ring of {self.size}")
             if word == SKIP:
                 self.at += self.size - offset
                 continue
             n = word & _LENGTH
-            need = 8 + (n + 7 & -8)
+            need = _room(n)
             if need > waiting or offset + need > self.size:
                 raise RingError(f"a record of {n} bytes at {offset}, where {waiting} wait")
             self.more = word >= MORE
             self.at += need
-            return self.frames[offset + 8 : offset + 8 + n]
+            return self.frames[offset + LINE : offset + LINE + n]
         return None
 
     def release(self) -> bool:

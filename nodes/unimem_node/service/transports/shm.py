@@ -138,7 +138,7 @@ class ShmLink:
 
     def _put(self, frame: np.ndarray) -> bool:
         """The whole frame as one record; False: no room, or it takes several."""
-        return len(frame) <= self.sender.longest and self.sender.put(frame.data)
+        return len(frame) <= self.sender.longest and self.sender.put(frame)
 
     def flush(self) -> None:
         """Nothing waits here for more."""
@@ -154,7 +154,7 @@ class ShmLink:
         while self._queue:
             frame = self._queue[0]
             end = min(self._sent + sender.longest, len(frame))
-            if sender.put(frame.data[self._sent : end], more=end < len(frame)):
+            if sender.put(frame[self._sent : end], more=end < len(frame)):
                 self._sent = end
                 if end == len(frame):
                     self._queue.popleft()
