@@ -7,6 +7,8 @@ addresses, NACKs, lost peers. Both work on the same tables; a test runs every sc
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from unimem.wire import Op, Side, Status, WorkFlags
@@ -39,6 +41,9 @@ from .core import Bytes, Core, Moved, Refusal, Stopped
 from .internal import Internal
 from .packets import ACK_RECORD, ATOMICS, NACK, RESPONSE, Frame, PacketOp, payload
 from .signals import Signals
+
+#: log2 of the longest wait for word of a page, in `fault_retry_ps`.
+_LONGEST_WAIT: Final = 6
 
 _OPS = frozenset(Op)
 
@@ -259,11 +264,11 @@ class Source:
         core.node[col.K_DEFERRED] += 1
         flight[col.F_STATE] = col.HERE
         token = int(flight[col.F_TOKEN])
-        if refusal.status != Status.BANK_BLOCKED and self._rounds(row, refusal.iova):
+        if refusal.status == Status.PAGE_PENDING and self._rounds(row, refusal.iova):
             self._unresolved(row, refusal)
         elif refusal.status == Status.PAGE_PENDING:
             pdid = int(core.state.work[flight[col.F_WORK], col.W_PDID])
-            due = core.node[col.N_NOW] + core.spec.fault_retry_ps
+            due = core.node[col.N_NOW] + self._patience_ps(row)
             self.here[token] = (row, pdid, refusal.iova, due)
             core.alarm(due)
         else:
@@ -311,6 +316,12 @@ class Source:
         count = count + 1 if before == (token, iova) else 1
         self.rounds[row] = ((token, iova), count)
         return count > self.core.spec.fault_rounds
+
+    def _patience_ps(self, row: int) -> int:
+        """How long to wait for word of a page: longer each time, for a kernel may have hundreds to bring."""
+        (token, _), count = self.rounds.get(row, ((-1, 0), 1))
+        again = count - 1 if token == self.core.state.flight[row, col.F_TOKEN] else 0
+        return self.core.spec.fault_retry_ps << min(again, _LONGEST_WAIT)
 
     def _unresolved(self, row: int, refusal: Refusal) -> None:
         """A page fault was handled again and again and stays: end it, loudly."""
@@ -472,7 +483,7 @@ class Source:
             self._unresolved(row, refusal)
             return
         slow = pending or flight[col.F_OP] == Op.COPY  # its target tells when it is over
-        due = core.node[col.N_NOW] + (core.spec.fault_retry_ps if slow else core.spec.order_retry_ps)
+        due = core.node[col.N_NOW] + (self._patience_ps(row) if slow else core.spec.order_retry_ps)
         self.away[int(flight[col.F_TOKEN])] = (row, due)
         core.alarm(due)
 
