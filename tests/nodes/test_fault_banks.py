@@ -102,3 +102,32 @@ def test_twenty_four_domains_fault_at_once_at_both_ends(policy: str) -> None:
     assert outcomes == {"resolved"}
     assert all(node.kernel.page_faults.idle for node in cluster.nodes)
     assert all(node.interrupts.pending() == [] for node in cluster.nodes)
+
+
+@pytest.mark.parametrize(("policy", "count"), [("touch_a_page", 600), ("touch_ahead:16", 600), ("stall", 60)])
+def test_a_storm_that_takes_longer_than_the_interfaces_patience(policy: str, count: int) -> None:
+    """Hundreds of pages from swap, 60 µs each, asked for at once by two nodes: nobody gives up meanwhile."""
+    cluster = Nodes(3)
+    for node in cluster.nodes:
+        node.set_fault_policy(policy)
+        node.open_domain(1)
+    target = cluster[2]
+    gva = cluster.gva(2)
+    process = target.kernel.process(1)
+    target.kernel.regions.create(process, gva, count * PAGE, 3, lazy=True)
+    for page in range(count):
+        process.write(gva + page * PAGE, page.to_bytes(4, "little"))
+    process.madvise(gva, count * PAGE, "PAGEOUT")
+    for source in (0, 1):
+        for page in range(source, count, 2):
+            cluster.post(source, Op.FETCH_ADD, 1, dst=gva + page * PAGE, length=8, operand=1 << 32)
+    cluster.run()
+    for source in (0, 1):
+        rows = cluster[source].take_completions()
+        assert [Status(int(status)).name for status in set(rows["status"])] == ["OK"]
+        assert len(rows) == count // 2
+    for page in range(count):
+        assert process.read(gva + page * PAGE, 8) == (page | 1 << 32).to_bytes(8, "little")
+    majors = sum(event.major for event in target.kernel.fault_log)
+    assert majors == count
+    assert target.now_ps > count * target.kernel.timing.major_page_ps
