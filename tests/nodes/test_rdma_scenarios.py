@@ -16,10 +16,14 @@ import pytest
 
 from support.datadriven import Command, parse, run_file, scenario_files
 from support.rdma import SMALL, Cluster, TestNode, work
+from support.rdma_invariants import check_tables
 from unimem.addresses import fmt, window_of
 from unimem.wire import TIMING_PARTS, CompletionFlags, Op, Side, Status, WorkFlags
 from unimem_node.fabric import RdmaSpec
+from unimem_node.fabric.network import Network
 from unimem_node.fabric.packets import ATOMICS, PACKET, describe, seal_header, seal_packet
+
+_FLAGS = (WorkFlags.FENCE, WorkFlags.ORDERED, WorkFlags.ACCEPTED)
 
 
 class Machine:
@@ -28,11 +32,15 @@ class Machine:
     def __init__(self, fast: bool) -> None:
         self.fast = fast
         self.cluster = Cluster(0)
+        self.network = Network("pair", 2, RdmaSpec())
         self.wires: dict[tuple[int, int], deque[np.ndarray]] = defaultdict(deque)
         self.delivered: dict[tuple[int, int], np.ndarray] = {}
 
     def handle(self, command: Command) -> str:
-        return str(getattr(self, f"do_{command.name.replace('-', '_')}")(command))
+        output = str(getattr(self, f"do_{command.name.replace('-', '_')}")(command))
+        for node in self.cluster.nodes:
+            check_tables(node.ni)
+        return output
 
     # ---- helpers
 
@@ -140,9 +148,7 @@ class Machine:
 
     def do_post(self, command: Command) -> str:
         op = Op[command.text(1)]
-        flags = (WorkFlags.FENCE if command.has("fence") else 0) | (
-            WorkFlags.ORDERED if command.has("ordered") else 0
-        )
+        flags = sum(int(flag) for flag in _FLAGS if command.has((flag.name or "").lower()))
         fields = {
             "wr_id": command.integer("id", 1),
             "pdid": command.integer("pdid", 7),
@@ -151,7 +157,7 @@ class Machine:
             "length": command.integer("length", 8),
             "operand": command.integer("operand", 0),
             "compare": command.integer("compare", 0),
-            "flags": int(flags),
+            "flags": flags,
             "deadline_us": command.integer("deadline", 0),
         }
         if "signal" in command.options:  # the word that becomes `operand` after the data
@@ -221,6 +227,31 @@ class Machine:
         else:
             node.peer_lost(peer, "reset")
         return self.completions()
+
+    def do_network(self, command: Command) -> str:
+        """Links of a topology, shared by all nodes, with so many paths for each pair."""
+        nodes = self.cluster.nodes
+        spec, paths = nodes[0].ni.spec, command.integer("paths", 1)
+        self.network = Network(command.text(0), len(nodes), spec, paths=paths)
+        for node in nodes:
+            node.ni.set_network(self.network.links, self.network.ways(node.index))
+            node.ni.set_pacing(command.integer("lookahead", 0))
+        return ""
+
+    def do_loads(self, command: Command) -> str:
+        """What the links have carried, and how long packets waited for them."""
+        loads = sorted(self.network.loads(), key=lambda load: load.link)
+        return "\n".join(f"n{r.src}->n{r.dst} {r.bytes} bytes, waited {r.wait_ps} ps" for r in loads)
+
+    def do_stall(self, command: Command) -> str:
+        """Accesses of a process that fault wait for RESUME; `others`: what does not fault goes on."""
+        pdid = command.integer("pdid", 7)
+        self.node(command).set_stalling(pdid, others_go_on=command.has("others"))
+        return ""
+
+    def do_resume(self, command: Command) -> str:
+        self.node(command).resume(command.integer("pdid", 7), terminate=command.has("terminate"))
+        return self.do_pump(command)
 
     def do_timer(self, command: Command) -> str:
         """Let time pass until a node's timer makes it send or end something. Timers may ring for nothing."""

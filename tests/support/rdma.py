@@ -24,7 +24,7 @@ from unimem_node.smmu import Smmu, SmmuSpec
 SMMU, NI = 0xFD80_0000, 0xA001_0000
 CR0, SMR, S2CR, CBAR, CBA2R, BANK = 0x000, 0x800, 0xC00, 0x1000, 0x1800, 0x1_0000
 SCTLR, TCR2, TTBR0, TCR, MAIR0, FSR, TLBIALL = 0x000, 0x010, 0x020, 0x030, 0x038, 0x058, 0x618
-TLBSYNC, TLBSTATUS = 0x7F0, 0x7F4
+TLBSYNC, TLBSTATUS, RESUME = 0x7F0, 0x7F4, 0x008
 FAULT_CTRL, FAULT_VERDICT, RESOLVED_PDID, RESOLVED_VA, RESOLVED_LENGTH, RESOLVED = (
     *(0x050, 0x054, 0x058, 0x060, 0x068, 0x070),
 )
@@ -135,6 +135,20 @@ class TestNode:
         """SCTLR: M, and CFRE when refused accesses shall be bus errors."""
         bank = self.processes[pdid].bank
         self.bus.write32(SMMU + BANK + 0x1000 * bank + SCTLR, 1 | report << 5 | 1 << 6)
+
+    def set_stalling(self, pdid: int, *, others_go_on: bool = False) -> None:
+        """SCTLR.CFCFG: accesses that fault wait for RESUME, and the interface holds them; HUPCF as said."""
+        bank = self.processes[pdid].bank
+        control = 1 | 1 << 5 | 1 << 6 | 1 << 7 | others_go_on << 8
+        self.bus.write32(SMMU + BANK + 0x1000 * bank + SCTLR, control)
+        self.bus.write32(NI + FAULT_CTRL, 2)
+
+    def resume(self, pdid: int, *, terminate: bool = False) -> None:
+        """Decide on the access that stalls the process' bank; whoever waits learns of it."""
+        self.clear_fault(pdid)
+        bank = SMMU + BANK + 0x1000 * self.processes[pdid].bank
+        self.bus.write32(bank + RESUME, int(terminate))
+        self.scheduler.run()
 
     def map(self, pdid: int, va: int, length: int, *, write: bool = True, scattered: bool = False) -> None:
         """Fresh frames at `va`; `scattered`: no two neighbours in a row."""
