@@ -131,3 +131,28 @@ def test_a_storm_that_takes_longer_than_the_interfaces_patience(policy: str, cou
     majors = sum(event.major for event in target.kernel.fault_log)
     assert majors == count
     assert target.now_ps > count * target.kernel.timing.major_page_ps
+
+
+@pytest.mark.parametrize("policy", ["touch_a_page", "stall", "stall:hupcf"])
+def test_many_blocks_wait_for_pages_at_their_source(policy: str) -> None:
+    """With HUPCF each RESUME lets all of them try again, which is no lack of progress of any."""
+    count = 40
+    cluster = Nodes(2)
+    for node in cluster.nodes:
+        node.set_fault_policy(policy)
+        node.open_domain(1)
+    cluster[1].map_region(1, cluster.gva(1), count * PAGE, 3, True)
+    source = cluster[0].kernel.process(1)
+    va = source.map(count * PAGE, lazy=True)
+    for page in range(count):
+        source.write(va + page * PAGE, page.to_bytes(4, "little"))
+    source.madvise(va, count * PAGE, "PAGEOUT")
+    for page in range(count):
+        cluster.post(0, Op.WRITE, 1, src=va + page * PAGE, dst=cluster.gva(1, page * PAGE), length=4)
+    cluster.run()
+    rows = cluster[0].take_completions()
+    assert [Status(int(status)).name for status in set(rows["status"])] == ["OK"]
+    assert len(rows) == count
+    for page in range(count):
+        assert cluster[1].read_memory(1, cluster.gva(1, page * PAGE), 4) == page.to_bytes(4, "little")
+    assert cluster[0].kernel.counters()["kernel_fault_major"] == count
