@@ -63,7 +63,7 @@ def settle_response(
     translate = get32(frame, at + col.X_COMPARE)
     memory = get32(frame, at + col.X_COMPARE + 4)
     if op == col.OP_READ:
-        if n != length:
+        if n != length or s.flight[row, col.F_STATE] == col.HERE:
             return False
         slot = find_slot(s, s.work[work, col.W_PDID])
         if slot < 0:

@@ -203,6 +203,7 @@ P_PATHS = 33  # row of `paths` of its first path, + 1; 0: none, see P_LATENCY
 P_PATH_COUNT = 34
 P_NEXT_PATH = 35
 P_GRANT = 36  # bytes we grant it
+P_OWED = 37  # requests of its that were accepted, and wait here to be executed
 P_VALUES = 40  # replay slots at it that are in use, a bit each: VALUE_WORDS words of 32
 PEER_COLS = 48
 
@@ -358,6 +359,7 @@ OP_READY = 19
 HAS_PAYLOAD = 1  # packet flags
 ORDERED = 2
 SIGNAL = 4
+ACCEPTED = 8
 
 FLAG_FENCE = 4  # unimem.wire.WorkFlags
 FLAG_ORDERED = 8

@@ -188,7 +188,10 @@ def emit_request(s: Any, buffer: Any, peer: int, n: int, start: int, ready: int)
 @njit_inline
 def packet_flags(flags: int) -> Any:
     """Of WorkFlags, those that the target has to know."""
-    return (col.ORDERED if flags & col.FLAG_ORDERED else 0) | (col.SIGNAL if flags & col.FLAG_SIGNAL else 0)
+    ordered = col.ORDERED if flags & col.FLAG_ORDERED else 0
+    signal = col.SIGNAL if flags & col.FLAG_SIGNAL else 0
+    accepted = col.ACCEPTED if flags & col.FLAG_ACCEPTED else 0
+    return ordered | signal | accepted
 
 
 @njit_inline

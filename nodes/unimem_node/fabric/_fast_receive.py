@@ -245,8 +245,9 @@ def execute(
     checks = node[col.N_CHECKS] != 0
     if checks and not due(s, peer, seq):
         return False
-    if flags & col.ORDERED != 0 and seq != s.peers[peer, col.P_EXPECTED]:
-        return False
+    if flags & col.ORDERED != 0:
+        if seq != s.peers[peer, col.P_EXPECTED] or s.peers[peer, col.P_OWED] != 0:
+            return False
     if time < 0 or time >= col.TIME_LIMIT or node[col.N_ENABLED] == 0:
         return False
     if (

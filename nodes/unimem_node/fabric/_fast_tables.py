@@ -68,7 +68,10 @@ def give_flight(s: Any, row: int) -> None:
 
 @njit_inline
 def find_flight(s: Any, peer: int, token: int) -> Any:
-    """Row that waits for an answer with `token` from `peer`, or -1: late, forged, or somebody else's."""
+    """Row that waits for an answer with `token` from `peer`, or -1: late, forged, or somebody else's.
+
+    What was not sent yet has no answer.
+    """
     row = token & 0xFFFF_FFFF
     if token < 0 or row >= s.flight.shape[0]:
         return -1
@@ -76,6 +79,7 @@ def find_flight(s: Any, peer: int, token: int) -> Any:
         s.flight[row, col.F_TOKEN] != token
         or s.flight[row, col.F_LIVE] == 0
         or s.flight[row, col.F_PEER] != peer
+        or s.flight[row, col.F_SENDS] == 0
     ):
         return -1
     return row

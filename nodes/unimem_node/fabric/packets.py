@@ -45,6 +45,8 @@ ATOMICS: Final = frozenset({PacketOp.FETCH_ADD, PacketOp.COMPARE_SWAP, PacketOp.
 
 #: Packet flag: `length` payload bytes are at `payload_offset`.
 HAS_PAYLOAD: Final = col.HAS_PAYLOAD
+#: Packet flag: acknowledge it when it is parked; it is executed later.
+ACCEPTED: Final = col.ACCEPTED
 
 PACKET: Final = np.dtype(
     [

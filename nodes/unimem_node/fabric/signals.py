@@ -72,7 +72,7 @@ class Signals:
         source, internal = self._source, self._internal
         pair = _Pair()
         data = wr.copy()
-        data["flags"] &= ~np.uint8(_SIGNAL)
+        data["flags"] &= ~np.uint8(_SIGNAL | WorkFlags.ACCEPTED)  # a signal says that the data is there
         data["operand"] = data["compare"] = 0
         self._core.room_for_work(3)
         origin = internal.expect(pair.data_over, posted=True)

@@ -165,6 +165,9 @@ class Source:
         va = int(row[col.W_LOCAL] + row[col.W_CUT])
         refusal, slot, ready = self._gather(work, va, n, buffer, start, stopped)
         if refusal is None or self._waits(refusal):
+            # A block that waits takes none of the frame's slots: there may be more of them than it has.
+            slots = cursor[col.C_SLOTS] - cursor[col.C_USED]
+            core.room_for_flight(core.node[col.N_FLIGHT_LIVE] + 1 + slots)
             flight = int(take_block(core.state, peer, n, start))
             core.node[col.N_SOURCE_FREE] = ready
             if refusal is None:
@@ -300,6 +303,12 @@ class Source:
 
     def retry_overdue(self, now: int) -> None:
         """Nobody has said that a page is there: try all the same. Sets the next alarm."""
+        flights = self.core.state.flight
+        self.rounds = {
+            row: (key, count)
+            for row, (key, count) in self.rounds.items()
+            if flights[row, col.F_TOKEN] == key[0]
+        }
         for table, state in ((self.here, col.HERE), (self.away, col.AWAY)):
             for token, entry in list(table.items()):
                 if entry[-1] <= now:
@@ -513,6 +522,7 @@ class Source:
     def reconnect(self, peer: int) -> None:
         """Begin a new connection: whatever of the old one still arrives is dropped by its number."""
         state = self.core.state
+        self.core.again.pop(peer, None)
         row = state.peers[peer]
         row[col.P_CONNECTION] += 1
         row[[col.P_SEQ, col.P_BASE, col.P_SETTLED, col.P_TIMEOUTS, col.P_CREDIT, col.P_RACK, col.P_SRTT]] = 0
@@ -580,8 +590,10 @@ class Source:
         """Wait no longer for the answer to a packet."""
         state, flight = self.core.state, self.core.state.flight[row]
         work = int(flight[col.F_WORK])
+        at_once = state.peers[flight[col.F_PEER], col.P_INDEX] == self.core.index  # no transport in between
         if (
             flight[col.F_EVER]
+            or (flight[col.F_SENDS] and at_once)
             or (flight[col.F_SENDS] and flight[col.F_FRAME] <= handed)
             or flight[col.F_SENDS] > 1
         ):

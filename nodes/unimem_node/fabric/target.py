@@ -22,6 +22,7 @@ from ._fast_receive import add_ack, add_response, respond_read, respond_value, s
 from ._fast_tables import acknowledged, due, gathers, note_seen
 from .core import Bytes, Core, Refusal, Stopped
 from .packets import (
+    ACCEPTED,
     ACK_RECORD,
     ATOMICS,
     HAS_PAYLOAD,
@@ -46,9 +47,7 @@ PENDING_LIMIT: Final = 4096
 class Pending(NamedTuple):
     """A request that was answered PAGE_PENDING."""
 
-    peer: int
     connection: int
-    seq: int
     token: int
     pdid: int
     iova: int
@@ -64,7 +63,8 @@ class Target:
         #: Answers that wait for a frame of their own, with their payloads, by row of the peer.
         self.nacks: dict[int, list[tuple[np.void, bytes]]] = {}
         self.refusals: dict[int, dict[int, Refusal]] = {}  # final ones that may be asked for again, by seq
-        self.pending: list[Pending] = []  # requests whose page is being brought
+        #: Requests whose page is being brought, by row of the peer and seq.
+        self.pending: dict[tuple[int, int], Pending] = {}
         self.parking = Parking(core)
 
     def trusted(self, peer: int, frame: Frame, number: int) -> bool:
@@ -93,7 +93,7 @@ class Target:
             return
         seq, expected = int(packet["seq"]), int(core.state.peers[peer, col.P_EXPECTED])
         ahead = (seq - expected) & col.SEQ_MASK
-        if core.node[col.N_CHECKS]:
+        if core.node[col.N_CHECKS] and not self.parking.accepted:
             if col.WINDOW <= ahead < 1 << 31:  # no sender of ours goes so far
                 core.node[col.K_GAPS] += 1
                 return
@@ -103,7 +103,7 @@ class Target:
             if self.parking.holds(peer, seq):
                 core.node[col.K_DUPLICATES] += 1
                 return
-            if packet["flags"] & col.ORDERED and ahead:
+            if packet["flags"] & col.ORDERED and (ahead or core.state.peers[peer, col.P_OWED]):
                 core.node[col.K_OUT_OF_ORDER] += 1
                 self._nack(peer, packet, Refusal(Status.OUT_OF_ORDER, Side.TARGET), 0)
                 return
@@ -125,20 +125,20 @@ class Target:
 
     def resolved(self, pdid: int, va: int, length: int) -> None:
         """Pages of a process are there: tell who asked for them."""
-        core, left = self.core, []
-        for wait in self.pending:
+        core = self.core
+        for (peer, seq), wait in list(self.pending.items()):
             if wait.pdid != pdid or not va <= wait.iova < va + length:
-                left.append(wait)
-            elif wait.connection == core.state.peers[wait.peer, col.P_SEEN_CONNECTION]:
+                continue
+            del self.pending[peer, seq]
+            if wait.connection == core.state.peers[peer, col.P_SEEN_CONNECTION]:
                 row = np.zeros(1, NACK)[0]
-                row["op"], row["seq"], row["token"] = PacketOp.READY, wait.seq, wait.token
-                row["time"] = core.node[col.N_CLOCK] + int(core.state.peers[wait.peer, col.P_LATENCY])
-                self.nacks.setdefault(wait.peer, []).append((row, b""))
-        self.pending = left
+                row["op"], row["seq"], row["token"] = PacketOp.READY, seq, wait.token
+                row["time"] = core.node[col.N_CLOCK] + int(core.state.peers[peer, col.P_LATENCY])
+                self.nacks.setdefault(peer, []).append((row, b""))
 
     def end_parked(self, peer: int, packet: np.void, refusal: Refusal) -> None:
         """Software has terminated a stalled access."""
-        if due(self.core.state, peer, int(packet["seq"])):
+        if self.parking.accepted or due(self.core.state, peer, int(packet["seq"])):
             self._refuse(peer, packet, refusal, 0)
 
     def forget_below(self, peer: int, base: int) -> None:
@@ -166,7 +166,7 @@ class Target:
         row[col.P_EXPECTED] = row[col.P_AHEAD] = 0
         self.core.state.seen[peer] = 0
         self.refusals.pop(peer, None)
-        self.pending = [wait for wait in self.pending if wait.peer != peer]
+        self.pending = {key: wait for key, wait in self.pending.items() if key[0] != peer}
         self.parking.forget(peer)
 
     def nack_frame(self, peer: int) -> Bytes:
@@ -239,6 +239,8 @@ class Target:
             _, done = serve(core.state, peer, time, moved_cost, 0)
             waits = refusal.hold is not None or (refusal.status is Status.BANK_BLOCKED and core.holds())
             if waits and self.parking.park(peer, frame, packet, refusal, slot):
+                if packet["flags"] & ACCEPTED and gathers(op):
+                    self._accept(peer, packet, int(done), reply)
                 return
             if waits:
                 if refusal.hold is not None:
@@ -256,8 +258,9 @@ class Target:
         ids = (int(packet["pdid"]), int(packet["seq"]))
         token = _signed(packet["token"])
         if acknowledged(op):
-            latency = int(core.state.peers[peer, col.P_LATENCY])
-            add_ack(core.state, reply, token, done + latency, wait, moved_cost, memory)
+            if not self.parking.accepted:
+                latency = int(core.state.peers[peer, col.P_LATENCY])
+                add_ack(core.state, reply, token, done + latency, wait, moved_cost, memory)
             core.node[col.K_BYTES_WRITTEN] += n
         elif op == Op.READ:
             respond_read(core.state, reply, peer, *ids, n, token, wait, done, moved_cost, memory)
@@ -268,7 +271,7 @@ class Target:
                 core.state, reply, peer, *ids, replay, token, n, wait, done, old, moved_cost, memory
             )
             core.node[col.K_ATOMICS] += 1
-        if core.node[col.N_CHECKS] and due(core.state, peer, ids[1]):
+        if core.node[col.N_CHECKS] and not self.parking.accepted and due(core.state, peer, ids[1]):
             note_seen(core.state, peer, ids[1])
 
     def _atomic(
@@ -292,16 +295,28 @@ class Target:
             word[0] = operand
         return cost, int(np.uint64(old).view(np.int64)), None
 
+    def _accept(self, peer: int, packet: np.void, done_ps: int, reply: Bytes) -> None:
+        """A request is parked whose sender is content with that: acknowledge it, but once."""
+        core = self.core
+        if self.parking.accepted:
+            return
+        if core.node[col.N_CHECKS]:
+            note_seen(core.state, peer, int(packet["seq"]))
+        time = done_ps + int(core.state.peers[peer, col.P_LATENCY])
+        add_ack(core.state, reply, _signed(packet["token"]), time, 0, 0, 0)
+
     def _postpone(self, peer: int, packet: np.void, refusal: Refusal, done_ps: int) -> None:
         """Not yet: the sender is told again when the page is there."""
         core = self.core
+        if self.parking.accepted:
+            if not self.parking.keep(refusal):
+                self._refuse(peer, packet, refusal._replace(status=Status.UNRESOLVED_FAULT), done_ps)
+            return
         core.node[col.K_PENDING] += 1
-        if len(self.pending) < PENDING_LIMIT:  # beyond it the sender tries by itself
+        key = (peer, int(packet["seq"]))
+        if key in self.pending or len(self.pending) < PENDING_LIMIT:  # beyond it the sender tries by itself
             connection = int(core.state.peers[peer, col.P_SEEN_CONNECTION])
-            pdid, iova = int(packet["pdid"]), refusal.iova
-            self.pending.append(
-                Pending(peer, connection, int(packet["seq"]), int(packet["token"]), pdid, iova)
-            )
+            self.pending[key] = Pending(connection, int(packet["token"]), int(packet["pdid"]), refusal.iova)
         self._nack(peer, packet, refusal, done_ps)
 
     def _duplicate(self, peer: int, packet: np.void, frame: Frame, reply: Bytes) -> None:
@@ -341,7 +356,7 @@ class Target:
             for name in ("seq", "pdid", "va", "token"):
                 packet[name] = getattr(asked, name)
             if core.node[col.N_CHECKS]:
-                self.refusals.setdefault(asked.peer, {})[asked.seq] = refusal
+                self._remember_refusal(asked.peer, asked.seq, refusal)
             core.node[col.K_REFUSED] += 1
             self._nack(asked.peer, packet, refusal, done_ps)
             return
@@ -363,12 +378,26 @@ class Target:
     def _refuse(self, peer: int, packet: np.void, refusal: Refusal, done_ps: int) -> None:
         """Refuse a request for good; a duplicate of it is refused likewise."""
         seq = int(packet["seq"])
-        state = self.core.state
-        if self.core.node[col.N_CHECKS] and due(state, peer, seq):
+        core, state = self.core, self.core.state
+        if self.parking.accepted:  # nobody is told but who reads the log
+            index = int(state.peers[peer, col.P_INDEX])
+            status, iova = refusal.status.name, refusal.iova
+            core.record(core.node[col.N_CLOCK], "accepted_lost", peer=index, status=status, iova=iova)
+            return
+        if core.node[col.N_CHECKS] and due(state, peer, seq):
             note_seen(state, peer, seq)
-            self.refusals.setdefault(peer, {})[seq] = refusal._replace(hold=None)
-        self.core.node[col.K_REFUSED] += 1
+            self._remember_refusal(peer, seq, refusal._replace(hold=None))
+        core.node[col.K_REFUSED] += 1
         self._nack(peer, packet, refusal, done_ps)
+
+    def _remember_refusal(self, peer: int, seq: int, refusal: Refusal) -> None:
+        """Keep a final refusal for a duplicate, until it is so long past that its source has settled it."""
+        known = self.refusals.setdefault(peer, {})
+        known[seq] = refusal
+        if len(known) > 2 * col.WINDOW:
+            expected = int(self.core.state.peers[peer, col.P_EXPECTED])
+            for old in [old for old in known if col.WINDOW < (expected - old) & col.SEQ_MASK < 1 << 31]:
+                del known[old]
 
     def _nack(self, peer: int, packet: np.void, refusal: Refusal, done_ps: int, expected: int = 0) -> None:
         """Answer with a NACK; `done_ps`: when the engine was done with it, 0 for one it never got."""
