@@ -304,3 +304,73 @@ def test_a_platform_without_a_network_interface_is_no_node() -> None:
     bare = load("zynqmp").model_copy(update={"pl": load("zynqmp").pl.model_copy(update={"masters": ()})})
     with pytest.raises(ValueError, match="node n0: platform zynqmp has no RDMA network interface"):
         Node("n0", 0, platform=bare, memory_bytes=16 << 20)
+
+
+# ---- page faults, and what the reliable interface can do
+
+
+def test_a_fault_policy_is_a_nodes_own_and_its_faults_are_in_the_event_log(nodes: Nodes) -> None:
+    assert nodes[1].fault_policy == "abort"
+    lazy = nodes.gva(1, 8 << 20)
+    nodes[1].kernel.regions.create(nodes[1].kernel.process(DOMAIN), lazy, 4 * PAGE, 3, lazy=True)
+    assert nodes.put(0, DOMAIN, lazy, b"early")["status"] == Status.TRANSLATION_FAULT
+    nodes[1].set_fault_policy("touch_ahead:2")
+    assert (nodes[0].fault_policy, nodes[1].fault_policy) == ("abort", "touch_ahead:2")
+    assert nodes.put(0, DOMAIN, lazy, b"later")["status"] == Status.OK
+    assert nodes[1].read_memory(DOMAIN, lazy, 5) == b"later"
+    (row,) = [row for row in nodes.log.rows if row.kind == "page_fault"]
+    assert row.node == "n1"
+    assert (row.fields["outcome"], row.fields["fault_kind"], row.fields["minor"]) == ("resolved", "minor", 2)
+    assert (row.fields["va"], row.fields["policy"]) == (lazy, "touch_ahead:2")
+    assert row.time_ps > row.fields["faulted_ps"]
+    assert nodes[1].counters()["kernel_fault_resolved"] == 1
+    with pytest.raises(ValueError, match="there is no fault policy 'hope'"):
+        nodes[1].set_fault_policy("hope")
+    with pytest.raises(ValueError, match="there is no fault policy"):
+        Node("n9", 9, memory_bytes=16 << 20, policy="hope")
+
+
+def test_a_request_that_waits_for_a_page_can_be_cancelled(nodes: Nodes) -> None:
+    nodes[0].set_fault_policy("touch_a_page")
+    va = nodes[0].kernel.process(DOMAIN).map(PAGE, lazy=True)
+    number = nodes.post(0, Op.WRITE, DOMAIN, src=va, dst=nodes.gva(1), length=8)
+    assert nodes[0].cancel(number)
+    assert not nodes[0].cancel(number)
+    rows = nodes[0].take_completions()
+    assert rows["status"].tolist() == [Status.CANCELLED]
+    assert rows["flags"][0] & CompletionFlags.DEFINITE  # it never left
+    nodes.run()
+    assert nodes[1].read_memory(DOMAIN, nodes.gva(1), 8) == bytes(8)
+
+
+def test_an_authority_ends_what_waits_for_a_peer(nodes: Nodes) -> None:
+    va, _ = nodes[0].stage(DOMAIN, 8)
+    nodes.post(0, Op.WRITE, DOMAIN, src=va, dst=nodes.gva(1), length=8)
+    nodes.fabric.carry()
+    nodes[0].peer_gone(1, "it left")
+    assert nodes[0].take_completions()["status"].tolist() == [Status.PEER_LOST]
+
+
+def test_time_outs_are_on_the_clock_that_is_given() -> None:
+    clock = [5_000]
+    node = Node("n0", 0, memory_bytes=16 << 20, timer=lambda: clock[0])
+    assert node.timer_ps is None
+    asked: list[str] = []
+    node.wake = lambda: asked.append("turn")
+    assert node.wake is not None
+    node.open_domain(DOMAIN)
+    node.set_routes([(0, "n0", 1 << 36, 1 << 36, 1, 1), (1, "n1", 2 << 36, 1 << 36, 1, 1)])
+    va, _ = node.stage(DOMAIN, 8)
+    wr = np.zeros(1, WORK_REQUEST)
+    for name, value in {"op": Op.WRITE, "pdid": DOMAIN, "src": va, "dst": 2 << 36, "length": 8}.items():
+        wr[name] = value
+    node.post(wr)
+    node.pump()
+    node.take_frames()
+    due = node.timer_ps
+    assert due is not None
+    assert due > 5_000
+    clock[0] = due + node.ni.spec.rto_first_ps
+    node.on_timer()
+    node.pump()
+    assert len(node.take_frames()) == 1, "sent again"
