@@ -78,3 +78,19 @@ def test_e9_over_links_that_are_shared(hops: int) -> None:
             links[:, col.L_LATENCY] = ni.spec.link_latency_ps
             ni.set_network(links, {index: [list(range(hops))] for index in range(2)})
         assert one_way_ns(put(um, 1, 8)) == pytest.approx(1300 + (hops - 1) * 312.5, abs=1)
+
+
+def test_e5_a_small_put_whose_page_is_absent_at_the_destination() -> None:
+    """TPDS 33(12) 2022: about 38 µs, here from doorbell to completion; `kernel.queue_ps` makes it so."""
+    with SimCluster(nodes=2, policy="touch_a_page") as cluster, cluster.client(home="n0") as um:
+        there = um.alloc(64 << 10, node="n1")
+        um.put(there, bytes(64))
+        kernel = cluster.node("n1").kernel
+        (process,) = kernel.processes()
+        process.madvise(int(there), 64 << 10, "DONTNEED")
+        um.put(there + 4096, bytes(64))  # TLBs and walk caches know the rest
+        transfer = um.put_async(there, bytes(64))
+        transfer.result(timeout=None)
+        assert transfer.simulated_ns == pytest.approx(38_000, rel=0.02)
+        assert [event.kind for event in kernel.fault_log] == ["minor", "minor"]
+        assert sum(transfer.timing.values()) == pytest.approx(transfer.simulated_ns)
