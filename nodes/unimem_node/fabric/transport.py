@@ -43,7 +43,7 @@ class FrameSource(FrameSink, Protocol):
     def on_timer(self) -> None:
         """Look at what is due; without effect when nothing is."""
 
-    def pump(self) -> None:
+    def pump(self) -> object:
         """Do what can be done now."""
 
     def take_frames(self) -> list[tuple[int, npt.NDArray[np.uint8]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unimem.addresses import fmt
+from unimem_node.clock import EventLog
 
 
 @dataclass(slots=True)
@@ -49,6 +50,25 @@ class FaultEvent:
             line += f" after {(self.resolved_ps - self.time_ps) / 1e6:.1f} µs"
         line += f", {self.duplicates} duplicates" if self.duplicates else ""
         return line + (f", resolved {self.rounds} times in a row" if self.rounds > 1 else "")
+
+    def record(self, log: EventLog, node: str) -> None:
+        """Put an event that has come to its end into a run's log; what was aborted has its report there."""
+        if self.outcome != "aborted":
+            log.record(
+                max(self.resolved_ps, self.time_ps),
+                node,
+                "page_fault",
+                number=self.number,
+                pdid=self.pdid,
+                va=self.va,
+                access=self.access,
+                policy=self.policy,
+                outcome=self.outcome,
+                fault_kind=self.kind,
+                minor=self.minor,
+                major=self.major,
+                faulted_ps=self.time_ps,
+            )
 
     def __str__(self) -> str:
         return self.text

@@ -19,7 +19,6 @@ from unimem_node.bus.interrupts import InterruptController
 from unimem_node.clock import EventLog, Scheduler
 from unimem_node.fabric.topology import check_topology, hops
 from unimem_node.kernel.board import Board, DmaNode, NiNode, SmmuNode
-from unimem_node.kernel.fault_events import FaultEvent
 from unimem_node.kernel.fault_policy import FaultPolicy
 from unimem_node.kernel.fault_prepare import prepare, release
 from unimem_node.kernel.faults import FaultReport
@@ -160,7 +159,7 @@ class Node:
         if parsed.resolves:
             self.kernel.set_fault_policy(parsed)
         if log is not None:
-            self.kernel.page_faults.on_event = lambda event: _record(log, name, event)
+            self.kernel.page_faults.on_event = lambda event: event.record(log, name)
             self.kernel.on_fault = lambda report: log.record(
                 report.time_ps, name, "fault_report", number=report.number, pdid=report.pdid, text=report.text
             )
@@ -382,23 +381,3 @@ class Node:
     def close(self) -> None:
         """Give the simulated memory back to the host."""
         self.soc.close()
-
-
-def _record(log: EventLog, node: str, event: FaultEvent) -> None:
-    """Put a page fault that came to its end into the event log; what was aborted has its report there."""
-    if event.outcome != "aborted":
-        log.record(
-            max(event.resolved_ps, event.time_ps),
-            node,
-            "page_fault",
-            number=event.number,
-            pdid=event.pdid,
-            va=event.va,
-            access=event.access,
-            policy=event.policy,
-            outcome=event.outcome,
-            fault_kind=event.kind,
-            minor=event.minor,
-            major=event.major,
-            faulted_ps=event.time_ps,
-        )
