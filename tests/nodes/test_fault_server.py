@@ -91,6 +91,17 @@ def test_a_clock_ahead_of_the_schedulers_counts() -> None:
     assert times == [7321]
 
 
+def test_a_server_that_is_stopped_does_nothing_more() -> None:
+    log = Log()
+    log.at(0, "a", 1000, 1000)
+    log.at(0, "b", 1000)
+    log.scheduler.run(until_ps=400)
+    log.server.stop()
+    log.fault("c", 1000)
+    log.scheduler.run()
+    assert log.lines == [(321, "a0")]
+
+
 def test_timing_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match=r"kernel.irq_ps = -1: at least 0"):
         KernelTiming(irq_ps=-1)

@@ -374,3 +374,19 @@ def test_time_outs_are_on_the_clock_that_is_given() -> None:
     node.on_timer()
     node.pump()
     assert len(node.take_frames()) == 1, "sent again"
+
+
+def test_a_node_that_is_closed_while_its_kernel_is_at_work(nodes: Nodes) -> None:
+    """The scheduler is shared and goes on; the memory is gone."""
+    nodes[1].set_fault_policy("touch_a_page")
+    lazy = nodes.gva(1, 8 << 20)
+    nodes[1].kernel.regions.create(nodes[1].kernel.process(DOMAIN), lazy, PAGE, 3, lazy=True)
+    va, _ = nodes[0].stage(DOMAIN, 8)
+    nodes.post(0, Op.WRITE, DOMAIN, src=va, dst=lazy, length=8)
+    nodes.fabric.carry()
+    while not nodes[1].kernel.fault_log:
+        nodes.scheduler.step()
+    nodes.fabric.cut(1)
+    nodes[1].close()
+    nodes.run()
+    assert nodes[0].take_completions()["status"].tolist() == [Status.PEER_LOST]

@@ -32,6 +32,7 @@ class FaultServer:
         self._handler_end = 0
         self._step_end = 0
         self._awake = False
+        self._stopped = False
         self.busy_ps = 0  # the CPU's time, in all
 
     @property
@@ -56,12 +57,18 @@ class FaultServer:
             self._awake = True
             self._at(self._handler_end + self._timing.queue_ps, self._next)
 
+    def stop(self) -> None:
+        """Do nothing more: the machine is off."""
+        self._stopped = True
+        self._waiting.clear()
+        self._running = None
+
     def _at(self, time_ps: int, fn: Callable[[], object]) -> None:
         self._scheduler.at(max(time_ps, self._scheduler.now_ps), fn)
 
     def _next(self) -> None:
         """Take the next piece of work, or sleep."""
-        if not self._waiting:
+        if self._stopped or not self._waiting:
             self._running = None
             self._awake = False
             return
@@ -71,10 +78,11 @@ class FaultServer:
 
     def _advance(self) -> None:
         """Begin the next step, unless handlers have taken time that the last one still needs."""
+        if self._running is None:
+            return
         if self._step_end > self._scheduler.now_ps:
             self._at(self._step_end, self._advance)
             return
-        assert self._running is not None
         for duration in self._running:
             self.busy_ps += duration
             self._step_end = self._scheduler.now_ps + duration

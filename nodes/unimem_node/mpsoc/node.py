@@ -380,4 +380,5 @@ class Node:
 
     def close(self) -> None:
         """Give the simulated memory back to the host."""
+        self.kernel.page_faults.server.stop()  # a shared scheduler goes on
         self.soc.close()
