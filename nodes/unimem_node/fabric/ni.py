@@ -53,7 +53,6 @@ class _Entered(NamedTuple):
 
     frame: Frame
     stale: bool  # it is for an earlier incarnation of this node, or for another node
-    restarted: bool  # its sender has come up anew since we sent to it
 
 
 class RdmaNi:
@@ -325,10 +324,10 @@ class RdmaNi:
                     self._examine_readable(peer, entered)
                     return
             elif stop != col.STOP_REPLY:
-                entered = entered or _Entered(open_frame(frame), stale=False, restarted=False)
+                entered = entered or _Entered(open_frame(frame), stale=False)
                 self._examine(peer, entered, buffer, self._stopped())
             size = receive(core.handle, peer, frame, buffer)
-        self._after(peer, peer_index, entered)
+        self._after(peer)
 
     def _examine_readable(self, peer: int, entered: _Entered) -> None:
         """The readable `_fast_receive.receive`, of a whole frame whose header is accepted."""
@@ -344,16 +343,14 @@ class RdmaNi:
             size = int(close_reply(core.state, buffer, peer))
             if size:
                 self._send(peer, core.finished(buffer, size))
-        self._after(peer, core.peer_indices[peer], entered)
+        self._after(peer)
 
-    def _after(self, peer: int, peer_index: int, entered: _Entered | None) -> None:
+    def _after(self, peer: int) -> None:
         """What only an unusual frame leaves to do."""
         if self._node[col.N_CHECKS] and overtaken(self._core.state, peer):
             self._node[col.N_TIMER] = min(self._node[col.N_TIMER], self._node[col.N_NOW])
         if self._target.nacks:
             self._notify()
-        if entered is not None and entered.restarted:
-            self._forget(peer_index, peer, Status.PEER_LOST, "it has restarted")
 
     def _notify(self) -> None:
         """Send the NACKs and READYs that wait."""
@@ -369,7 +366,7 @@ class RdmaNi:
             return
         assert core.cursor[col.C_COUNT] < 0, "not in the middle of a frame"
         core.cursor[col.C_COUNT] = 1
-        self._examine_readable(peer, _Entered(opened, stale=False, restarted=False))
+        self._examine_readable(peer, _Entered(opened, stale=False))
 
     def _resolved(self, pdid: int, va: int, length: int) -> None:
         """Software has brought pages of a process."""
@@ -408,7 +405,9 @@ class RdmaNi:
         node[col.N_CLOCK] = max(node[col.N_CLOCK], int(header["time"]))
         node[col.K_FRAMES_IN] += 1
         node[col.K_PACKETS_IN] += len(opened.packets)
-        return _Entered(opened, bool(stale), bool(restarted))
+        if restarted:  # before anything of this frame is answered: what waits to leave is for the last life
+            self._forget(peer_index, peer, Status.PEER_LOST, "it has restarted")
+        return _Entered(opened, bool(stale))
 
     def _examine(self, peer: int, entered: _Entered, reply: Bytes, stopped: Stopped | None) -> None:
         """The packet at C_PACKET, whatever it is."""

@@ -155,16 +155,15 @@ class Target:
                     (base - int(row[col.P_EXPECTED])) & col.SEQ_MASK < 1 << 31
                 ):
                     note_seen(state, peer, int(row[col.P_EXPECTED]))
-        known = self.refusals.get(peer)
-        if known:
-            for seq in [seq for seq in known if (seq - base) & col.SEQ_MASK >= 1 << 31]:
-                del known[seq]
 
     def forget(self, peer: int) -> None:
         """A peer begins a new connection: its requests are counted from 0 again."""
         row = self.core.state.peers[peer]
         row[col.P_EXPECTED] = row[col.P_AHEAD] = 0
         self.core.state.seen[peer] = 0
+        if row[col.P_REPLAY]:  # another life may count its connections as the last one did
+            first = (int(row[col.P_REPLAY]) - 1) * col.VALUE_SLOTS
+            self.core.state.replay[first : first + col.VALUE_SLOTS] = 0
         self.refusals.pop(peer, None)
         self.pending = {key: wait for key, wait in self.pending.items() if key[0] != peer}
         self.parking.forget(peer)
