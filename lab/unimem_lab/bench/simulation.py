@@ -2,13 +2,13 @@
 
 ``sim_N``: 8-byte puts issued singly (`put_async`) from one node to the others in turn, 64 outstanding;
 ``sim_N_blocking``: the same with `put`, which returns when delivered;
-``sim_N_neighbours``: a client on every node puts 8 bytes to each of the next three nodes, five times, then all
-wait (weak scaling: what a node does stays the same); ``sim_flat``: the dearest of these puts among all N over
-the cheapest;
+``sim_N_neighbours``: every node sends 8 bytes to each of the next three nodes, five times (`copy_async`,
+which the source's node carries out), four nodes at once: weak scaling, what a node does stays the same;
+``sim_flat``: the dearest of these among all N over the cheapest;
 ``sim_64_flows``: a thousand puts of 64 KiB between random pairs of 64 nodes, all at once: MB a second of wall
 time;
 ``sim_1000_…``: a thousand nodes in one process: seconds to start, resident bytes after every node has sent,
-puts a second to neighbours.
+operations a second to neighbours.
 
 Medians over rounds.
 """
@@ -29,6 +29,7 @@ from unimem_lab.bench.result import Figure
 _OUTSTANDING = 64
 _NEIGHBOURS = 3
 _TIMES = 5
+_AT_ONCE = 4 * _NEIGHBOURS * _TIMES
 _FLOWS, _FLOW_BYTES = 1000, 64 << 10
 #: Nodes, and what the project asks of puts from one of them.
 _WANTED = {4: 200_000.0, 16: None, 64: None, 256: None}
@@ -74,27 +75,23 @@ def one_to_all(nodes: int, seconds: float) -> dict[str, float]:
 
 
 def neighbours(nodes: int, seconds: float) -> dict[str, float]:
-    """Puts a second with a client on every node; what the nodes cost to start and to have."""
+    """Copies a second by all nodes; what the nodes cost to start and to have."""
     started = time.perf_counter()
     cluster = SimCluster(nodes=nodes, seed=1)
     start = time.perf_counter() - started
-    with cluster:
-        clients = [cluster.client(home=name, domain="all") for name in cluster.nodes]
-        regions = [client.alloc(4096) for client in clients]
-        places = [
-            [regions[(i + 1 + k % _NEIGHBOURS) % nodes] + 8 * k for k in range(_NEIGHBOURS * _TIMES)]
+    with cluster, cluster.client(home="n0") as um:
+        regions = [um.alloc(4096, node=name) for name in cluster.nodes]
+        ends = [
+            (regions[i] + 8 * k, regions[(i + 1 + k % _NEIGHBOURS) % nodes] + 2048 + 8 * k)
             for i in range(nodes)
+            for k in range(_NEIGHBOURS * _TIMES)
         ]
 
         def run() -> int:
-            transfers = [
-                client.put_async(place, _WORD)
-                for client, mine in zip(clients, places, strict=True)
-                for place in mine
-            ]
-            for transfer in transfers:
-                transfer.result()
-            return len(transfers)
+            for first in range(0, len(ends), _AT_ONCE):
+                for transfer in [um.copy_async(dst, src, 8) for src, dst in ends[first : first + _AT_ONCE]]:
+                    transfer.result()
+            return len(ends)
 
         return {"puts": _rate(run, seconds), "start": start, "rss": _resident()}
 

@@ -56,6 +56,8 @@ def give_flight(s: Any, row: int) -> None:
     s.flight[row, col.F_NEXT] = s.node[col.N_FLIGHT_FREE]
     s.node[col.N_FLIGHT_FREE] = row
     s.node[col.N_FLIGHT_LIVE] -= 1
+    if s.node[col.N_FLIGHT_LIVE] == 0:
+        s.node[col.N_TIMER] = col.NEVER  # nothing is under way that could be lost
     s.peers[peer, col.P_BYTES] -= s.flight[row, col.F_LENGTH] + col.PACKET_BYTES
     if s.node[col.N_CHECKS] != 0:
         note_settled(s, peer, s.flight[row, col.F_SEQ])
