@@ -77,7 +77,7 @@ def _check_source(ni: RdmaNi, peer: int) -> None:
     state, row = core.state, core.state.peers[peer]
     flight = state.flight
     mine = np.flatnonzero((flight[:, col.F_LIVE] == 1) & (flight[:, col.F_PEER] == peer))
-    sizes = flight[mine, col.F_LENGTH] + col.PACKET_BYTES
+    sizes = (flight[mine, col.F_LENGTH] + col.PACKET_BYTES) * (flight[mine, col.F_OP] != col.OP_COPY)
     assert row[col.P_BYTES] == sizes.sum(), "bytes in flight are miscounted"
     states = flight[mine, col.F_STATE]
     again = [int(flight[r, col.F_TOKEN]) for r in mine[states == col.AGAIN]]

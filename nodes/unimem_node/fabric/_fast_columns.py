@@ -158,7 +158,7 @@ F_OLDER = 16  # neighbours in the order of sending; -1
 F_NEWER = 17
 F_STATE = 18
 F_SENDS = 19  # times it was sent
-F_ROUNDS = 20  # PAGE_PENDING answers so far
+F_ROUNDS = 20  # OUT_OF_ORDER answers so far
 F_SLOT = 21  # replay slot at the target, + 1; 0: none
 F_FLAGS = 22  # of the packet
 F_EVER = 23  # 1: a connection that broke was given it
@@ -242,6 +242,7 @@ NODE_LOST = 2
 # ---- `seen`, `settled`: one row a peer, a bit for each seq of its window --------------------------
 WINDOW = 8192  # packets from the oldest that is not settled
 WINDOW_MASK = WINDOW - 1
+COPY_SPAN = 256  # no COPY is sent further from the oldest that is not settled
 WINDOW_WORDS = WINDOW // 32  # 32 bits a word: shifts of the sign bit are nobody's friend
 
 # ---- `replay`: answers given to requests that return a value; a block of VALUE_SLOTS rows a peer --------

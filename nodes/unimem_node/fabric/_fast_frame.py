@@ -20,7 +20,16 @@ from . import _fast_columns as col
 from ._fast_crc import header_crc, packet_crc
 from ._fast_handle import open_arrays
 from ._fast_links import carry
-from ._fast_tables import dequeue, gathers, link, mark_ready, returns_value, take_flight, take_value_slot
+from ._fast_tables import (
+    dequeue,
+    gathers,
+    link,
+    mark_ready,
+    returns_value,
+    take_flight,
+    take_value_slot,
+    window_share,
+)
 
 ACCESS_READ = 0
 
@@ -205,7 +214,7 @@ def take_block(s: Any, peer: int, n: int, start: int) -> Any:
     op = s.work[work, col.W_OP]
     seq = s.peers[peer, col.P_SEQ]
     s.peers[peer, col.P_SEQ] = (seq + 1) & col.SEQ_MASK
-    s.peers[peer, col.P_BYTES] += n + col.PACKET_BYTES
+    s.peers[peer, col.P_BYTES] += window_share(op, n)
     s.flight[row, col.F_WORK] = work
     s.flight[row, col.F_PEER] = peer
     s.flight[row, col.F_SEQ] = seq

@@ -44,6 +44,15 @@ def take_flight(s: Any) -> Any:
 
 
 @njit_inline
+def window_share(op: int, n: int) -> Any:
+    """Bytes of a peer's window that a packet takes; a COPY, which waits for a WRITE of the peer's own, none.
+
+    Else two nodes that copy from each other could fill their windows with what waits for room in the other's.
+    """
+    return 0 if op == col.OP_COPY else n + col.PACKET_BYTES
+
+
+@njit_inline
 def give_flight(s: Any, row: int) -> None:
     """Free a row of `flight`, its share of the window and its seq; answers to its token are late now."""
     peer = s.flight[row, col.F_PEER]
@@ -58,7 +67,7 @@ def give_flight(s: Any, row: int) -> None:
     s.node[col.N_FLIGHT_LIVE] -= 1
     if s.node[col.N_FLIGHT_LIVE] == 0:
         s.node[col.N_TIMER] = col.NEVER  # nothing is under way that could be lost
-    s.peers[peer, col.P_BYTES] -= s.flight[row, col.F_LENGTH] + col.PACKET_BYTES
+    s.peers[peer, col.P_BYTES] -= window_share(s.flight[row, col.F_OP], s.flight[row, col.F_LENGTH])
     if s.node[col.N_CHECKS] != 0:
         note_settled(s, peer, s.flight[row, col.F_SEQ])
         slot = s.flight[row, col.F_SLOT] - 1
@@ -266,6 +275,25 @@ def dequeue(s: Any, peer: int) -> None:
     if following < 0:
         s.peers[peer, col.P_TAIL] = -1
     s.work[row, col.W_STATE] = col.WORK_SENT
+
+
+def enqueue_early(s: Any, row: int) -> None:
+    """Queue a work request that a COPY waits for: in front of the first COPY. Readable code only."""
+    peer = s.work[row, col.W_PEER]
+    before, at = -1, s.peers[peer, col.P_HEAD]
+    while at >= 0 and s.work[at, col.W_OP] != col.OP_COPY:
+        before, at = at, s.work[at, col.W_NEXT]
+    if at < 0:
+        enqueue(s, row)
+        return
+    s.work[row, col.W_STATE] = col.WORK_QUEUED
+    s.work[row, col.W_NEXT] = at
+    if before < 0:
+        s.peers[peer, col.P_HEAD] = row
+    else:
+        s.work[before, col.W_NEXT] = row
+    s.domains[s.work[row, col.W_PDID], col.D_ACTIVE] += 1
+    mark_ready(s, peer)
 
 
 def unqueue(s: Any, row: int) -> None:
@@ -506,13 +534,15 @@ def next_block(s: Any, peer: int) -> Any:
     if row < 0:
         return 0
     n = min(s.node[col.N_BLOCK_BYTES], s.work[row, col.W_LENGTH] - s.work[row, col.W_CUT])
+    op = s.work[row, col.W_OP]
     under_way = s.peers[peer, col.P_BYTES]
-    if under_way > 0 and under_way + n + col.PACKET_BYTES > window_bytes(s, peer):
+    if under_way > 0 and under_way + window_share(op, n) > window_bytes(s, peer) and op != col.OP_COPY:
         return 0
     if s.node[col.N_CHECKS] != 0:
-        if window_packets(s, peer) <= 0:
+        room = window_packets(s, peer)
+        if room <= (col.WINDOW - col.COPY_SPAN if op == col.OP_COPY else 0):
             return 0
-        if returns_value(s.work[row, col.W_OP]) and no_value_slot(s, peer):
+        if returns_value(op) and no_value_slot(s, peer):
             return 0
     return 0 if booked(s, peer) else n
 
@@ -546,14 +576,16 @@ def plan_frame(s: Any, peer: int) -> Any:
         return 0, 0
     while row >= 0:
         left = s.work[row, col.W_LENGTH] - s.work[row, col.W_CUT]
-        carries = gathers(s.work[row, col.W_OP])
+        op = s.work[row, col.W_OP]
+        carries = gathers(op)
         while left > 0:
             n = min(block, left)
             if packets >= most or (carries and payload + n > room):
                 return packets, payload
-            if under_way > 0 and under_way + n + col.PACKET_BYTES > limit:
+            share = window_share(op, n)
+            if under_way > 0 and under_way + share > limit and share > 0:
                 return packets, payload
-            under_way += n + col.PACKET_BYTES
+            under_way += share
             packets += 1
             if carries:
                 payload += (n + 7) & ~7

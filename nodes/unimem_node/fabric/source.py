@@ -23,6 +23,7 @@ from ._fast_tables import (
     acknowledged,
     answered,
     dequeue,
+    enqueue_early,
     find_flight,
     find_route,
     gathers,
@@ -102,7 +103,10 @@ class Source:
             core.blame(work, Refusal(status, iova=int(row[col.W_REMOTE])), core.index)
             core.end_now(work, 0)
             return -1
-        submit(core.state, work)
+        if origin > 0:  # nobody's: a fence may be waiting for what it is a part of
+            enqueue_early(core.state, work)
+        else:
+            submit(core.state, work)
         return int(work)
 
     def _refused_at_the_door(self, op: int, length: int, local: int, remote: int, route: int) -> Status:
@@ -491,8 +495,12 @@ class Source:
         if pending and self._rounds(row, refusal.iova):
             self._unresolved(row, refusal)
             return
-        slow = pending or flight[col.F_OP] == Op.COPY  # its target tells when it is over
-        due = core.node[col.N_NOW] + (self._patience_ps(row) if slow else core.spec.order_retry_ps)
+        # The target tells when a page is there, or a COPY over. For the rest, ask less and less often.
+        wait = self._patience_ps(row)
+        if not pending and (flight[col.F_FLAGS] & col.ORDERED or flight[col.F_OP] != Op.COPY):
+            wait = min(core.spec.order_retry_ps << min(int(flight[col.F_ROUNDS]), 16), wait)
+            flight[col.F_ROUNDS] += 1
+        due = core.node[col.N_NOW] + wait
         self.away[int(flight[col.F_TOKEN])] = (row, due)
         core.alarm(due)
 
