@@ -324,9 +324,12 @@ class Core:
         """Begin a piece of work: our clock is not behind the scheduler's; ways are those in force."""
         self.smmu.pmu.poll()  # what the piece before has made may overflow a counter
         now, epoch = self.scheduler.now_ps, self.smmu.epoch
-        self.node[col.N_NOW] = max(self.node[col.N_NOW], now if self._timer is None else self._timer())
+        if self._timer is not None:
+            self.node[col.N_NOW] = max(self.node[col.N_NOW], self._timer())
         if now != self._now:
             self._now = now
+            if self._timer is None:
+                self.node[col.N_NOW] = max(self.node[col.N_NOW], now)
             if now > self.node[col.N_CLOCK]:  # noqa: PLR1730 - `max` would store each time
                 self.node[col.N_CLOCK] = now
         if epoch != self._epoch:

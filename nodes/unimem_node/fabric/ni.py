@@ -151,7 +151,7 @@ class RdmaNi:
             core.state.peers[row, [col.P_LATENCY, col.P_PS_PER_KIB]] = latency_ps, ps_per_kib
 
     def set_links(self, far: Callable[[int], tuple[int, int]]) -> None:
-        """As `set_link` for every peer that has none: `far` is asked when there is something to send to it."""
+        """As `set_link` for every peer that has none: `far` is asked when something is to be sent to it."""
         core = self._core
         core.far = far
         for index, row in core.peer_rows.items():
