@@ -71,7 +71,7 @@ class Network:
         found = [way for way in found if len(way) <= LONGEST]
         for way in found:
             self.links[way, col.L_PS_PER_KIB] = self._spec.link_ps_per_kib
-            self.links[way, col.L_LATENCY] = self._spec.further_hop_ps
+            self.links[way, col.L_LATENCY] = self._spec.link_latency_ps
         return found
 
     def loads(self) -> list[Load]:
