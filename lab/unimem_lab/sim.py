@@ -30,8 +30,9 @@ from unimem_lab.sim_control import SimControl
 from unimem_lab.sim_port import BATCH, AsyncSimPort, Doorbell, SimPort
 from unimem_node.clock import EventLog, Scheduler, named_stream
 from unimem_node.fabric.impair import parse
-from unimem_node.fabric.memory import Impairment, MemoryFabric
+from unimem_node.fabric.memory import MemoryFabric
 from unimem_node.fabric.network import Network
+from unimem_node.fabric.port import Impairment
 from unimem_node.fabric.topology import check_topology
 from unimem_node.mpsoc.node import Node
 

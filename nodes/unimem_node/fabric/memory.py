@@ -16,71 +16,25 @@ the same in the same order, and comes back here at whatever is unusual.
 from __future__ import annotations
 
 import struct
-from collections import deque
 from collections.abc import Iterable
 from functools import partial
 from heapq import heappop, heappush
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from unimem_node._jit import COMPILED
-from unimem_node.clock import Event, Scheduler
+from unimem_node.clock import Scheduler
 
 from . import _fast_network as fast
 from ._fast_columns import H_TIME, HEADER
 from .arena import Arena
 from .impair_rules import later
+from .port import Bytes, Impairment, Port
 from .transport import FrameSource
-
-Bytes = npt.NDArray[np.uint8]
 
 _arrival: Final = struct.Struct("<Q").unpack_from
 _NEVER: Final = fast.NEVER
-
-
-class Impairment(Protocol):
-    """What a bad network does to a frame: `unimem_node.fabric.impair.Impair`, or several in a row."""
-
-    def __bool__(self) -> bool:
-        """Whether it does anything at all."""
-
-    def apply(self, frame: Bytes, now_ps: int) -> list[tuple[int, Bytes]]:
-        """The frames that arrive instead, and how much later (ps)."""
-
-
-class Port:
-    """A node's place in the fabric; `node` is None once it has been cut."""
-
-    __slots__ = (
-        "armed_ps",
-        "core",
-        "drain",
-        "free_ps",
-        "gap_ps",
-        "index",
-        "node",
-        "paused",
-        "queue",
-        "row",
-        "spoken",
-        "watched",
-    )
-
-    def __init__(self, index: int, node: FrameSource, row: int) -> None:
-        self.index = index
-        self.node: FrameSource | None = node
-        self.row = row  # number of the attachment: orders timers of one time
-        self.spoken: set[int] = set()  # peers a frame went to
-        self.queue: deque[tuple[int, Bytes]] = deque()  # frames that wait for the node
-        self.paused = False
-        self.gap_ps = 0  # between two frames that it takes
-        self.free_ps = 0  # when it takes the next
-        self.drain: Event | None = None  # takes the first of the queue
-        self.armed_ps = _NEVER  # when its timer is in the queue
-        self.watched = False
-        self.core: Any = None  # what compiled code works on
 
 
 class MemoryFabric:
