@@ -5,8 +5,9 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 NODES  ?= 4
 PYTEST_ARGS ?=
-# What models the chip; the network interface and the services have tests of their own.
-CHIP_TESTS := tests/conformance tests/nodes --ignore=tests/nodes/service --ignore-glob='*/test_rdma_*' \
+# What models the chip; the network interface, paging and the services have tests of their own.
+CHIP_TESTS := tests/conformance tests/nodes --ignore=tests/nodes/service \
+	$(foreach name,rdma fault paging impair fast_network,--ignore-glob='*/test_$(name)*') \
 	$(foreach name,frames kernel memory_transport ni node packets platforms processes topology,--ignore=tests/nodes/test_$(name).py)
 
 .PHONY: help demo test lint format bench compliance coverage proto proto-check clean
