@@ -25,18 +25,24 @@ def figure(result: Result, row: str) -> Any:
     return next(found for found in result.rows if found.row.id == row)
 
 
+@pytest.mark.timeout(600)  # seconds when compiled; a minute and more when not
 def test_pages_served_one_after_the_other_in_38_us_cannot_give_1_46() -> None:
-    """4 MiB are 1,024 pages: 38.9 ms in a row, against 4.1 ms on the wire."""
+    """4 MiB are 1,024 pages: 38.9 ms in a row, against 4.1 ms on the wire.
+
+    Four at a time, in four times 38 µs: the same in a row, with fewer transfers to simulate.
+    """
+    pages, policy = 4, "touch_ahead:4"
+    resolve_ps = round((pages * (38 - TOUCH_US) - NOTIFY_US) * 1e6)
     (experiment,) = load_plan(FOLDER / "e6.yaml").experiments
-    plain = experiment.as_dict() | {"checks": [], "sweep": {"system.policy": ["pin", "touch_a_page"]}}
-    plain["system"]["parameters"] = {"kernel.resolve_ps": round((38 - TOUCH_US - NOTIFY_US) * 1e6)}
+    plain = experiment.as_dict() | {"checks": [], "sweep": {"system.policy": ["pin", policy]}}
+    plain["system"]["parameters"] = {"kernel.resolve_ps": resolve_ps}
     for published in plain["published"]:
-        published["over"] = {"system.policy": "touch_a_page"}
+        published["over"] = {"system.policy": policy}
     result = run_experiment(from_dict(plain), 1)
     row = figure(result, "E6")
     assert row.verdict == "off"
     assert row.ours < 0.5
-    serial_us = next(p for p in result.points if p.keys["system.policy"] == "touch_a_page")
+    serial_us = next(p for p in result.points if p.keys["system.policy"] == policy)
     assert serial_us.quantities["latency_us"] > 1024 * 38
 
 
