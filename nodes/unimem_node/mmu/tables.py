@@ -149,7 +149,7 @@ class PageTable:
         self._map(at, at + len(frames) * page, Scattered(self.geometry, at, frames), allowed)
 
     def unmap(self, va: int, length: int, *, holes: bool = False) -> None:
-        """Unmap the range; raises `ValueError`, changing nothing, when a page is not mapped, unless `holes`."""
+        """Unmap the range; `ValueError`, and nothing changed, when a page is not mapped (unless `holes`)."""
         at = self._check(va, length)
         if not holes:
             self._check_mapped(at, at + length, "unmap")
