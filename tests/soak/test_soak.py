@@ -12,7 +12,7 @@ from unimem_lab.soak import Soak, SoakPlan, SoakReport
 from unimem_lab.soak_grounds import ProcessGrounds, SimGrounds
 from unimem_node.fabric import _fast_columns as col
 from unimem_node.fabric._fast_tables import settle
-from unimem_node.fabric.source import Source
+from unimem_node.fabric.answers import Answers
 from unimem_node.fabric.target import Target
 from unimem_node.kernel.paging import Paging
 
@@ -59,10 +59,10 @@ def _executes_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 def _acknowledges_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """A source that takes PAGE_PENDING for an acknowledgement."""
 
-    def come_again(self: Source, row: int, refusal: object) -> None:
+    def come_again(self: Answers, row: int, refusal: object) -> None:
         settle(self.core.state, row, int(self.core.state.flight[row, col.F_LENGTH]))
 
-    monkeypatch.setattr(Source, "_come_again", come_again)
+    monkeypatch.setattr(Answers, "_come_again", come_again)
 
 
 def _trusts(monkeypatch: pytest.MonkeyPatch) -> None:

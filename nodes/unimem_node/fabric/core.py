@@ -24,7 +24,7 @@ from unimem_node.memory import PhysicalMemory
 from unimem_node.mmu.regime import A_LEVEL_SHIFT
 from unimem_node.smmu import Fault, Smmu
 from unimem_node.smmu._fast import translate
-from unimem_node.smmu.arrays import BLOCKED
+from unimem_node.smmu.arrays import BLOCKED, T_MEMORY_LATENCY, T_MEMORY_PER_KIB
 from unimem_node.smmu.stalls import Hold
 
 from . import _fast_columns as col
@@ -319,6 +319,11 @@ class Core:
             self.state.peers[row, col.P_ROUTE_INCARNATION] = routes[route, col.R_INCARNATION]
 
     # ---- PD slots and the SMMU ----------------------------------------------------------------------------
+
+    def memory_ps(self, n: int) -> int:
+        """Time DRAM takes for a block of `n` bytes."""
+        timing = self.arrays.timing
+        return int(timing[T_MEMORY_LATENCY]) + (n * int(timing[T_MEMORY_PER_KIB]) >> 10)
 
     def tick(self) -> None:
         """Begin a piece of work: our clock is not behind the scheduler's; ways are those in force."""

@@ -371,7 +371,7 @@ class RdmaNi:
     def _resolved(self, pdid: int, va: int, length: int) -> None:
         """Software has brought pages of a process."""
         self._core.tick()
-        self._source.resolved(pdid, va, length)
+        self._source.waiting.resolved(pdid, va, length)
         self._target.resolved(pdid, va, length)
         self._core.ask_turn()
 
@@ -418,7 +418,7 @@ class RdmaNi:
                 if entered.stale:  # tokens of an earlier life may look like ours
                     self._node[col.K_LATE_ANSWERS] += 1
                 else:
-                    self._source.answer_one(peer, frame, number, stopped)
+                    self._source.answers.answer_one(peer, frame, number, stopped)
             else:
                 self._target.serve_one(peer, frame, number, entered.stale, reply, stopped)
         self._cursor[col.C_PACKET] = number + 1
@@ -485,7 +485,7 @@ class RdmaNi:
             & (work[:, col.W_ID] == np.uint64(wr_id).view(np.int64))
         )
         for row in found.tolist():
-            self._source.end(row, Status.CANCELLED, self._node[col.N_HANDED])
+            self._source.ends.end(row, Status.CANCELLED, self._node[col.N_HANDED])
         return len(found) > 0
 
     # ---- peers that are gone ------------------------------------------------------------------------------
@@ -525,7 +525,7 @@ class RdmaNi:
         self._record(clock, "peer", peer=peer_index, status=status.name, reason=reason)
         self._outbox = [entry for entry in self._outbox if entry[0] != peer_index]
         sent = status is Status.PEER_LOST
-        self._source.peer_lost(row, status, self._node[col.N_HANDED] if sent else -1)
+        self._source.ends.peer_lost(row, status, self._node[col.N_HANDED] if sent else -1)
 
     # ---- what comes out -----------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ class Retransmit:
         now = node[col.N_NOW]
         if node[col.N_ALARM] <= now:
             node[col.N_ALARM] = col.NEVER
-            self._source.retry_overdue(now)
+            self._source.waiting.retry_overdue(now)
         if node[col.N_DEADLINE] <= now:
             self._expire(now)
         if node[col.N_PACED] <= now:
@@ -96,7 +96,7 @@ class Retransmit:
     def connection_lost(self, peer: int) -> None:
         """The transport's connection broke: everything unanswered goes over the next one."""
         core, state = self._core, self._core.state
-        for row in self._source.flying(peer):
+        for row in self._source.ends.flying(peer):
             flight = state.flight[row]
             if flight[col.F_SENDS] and flight[col.F_FRAME] <= core.node[col.N_HANDED]:
                 flight[col.F_EVER] = 1
@@ -107,7 +107,7 @@ class Retransmit:
         core, state = self._core, self._core.state
         live = (state.work[:, col.W_STATE] != col.WORK_FREE) & (state.work[:, col.W_DEADLINE] > 0)
         for work in np.flatnonzero(live & (state.work[:, col.W_DEADLINE] <= now)).tolist():
-            self._source.end(work, Status.TIMED_OUT, core.node[col.N_HANDED])
+            self._source.ends.end(work, Status.TIMED_OUT, core.node[col.N_HANDED])
         left = state.work[live & (state.work[:, col.W_DEADLINE] > now), col.W_DEADLINE]
         core.node[col.N_DEADLINE] = int(left.min()) if len(left) else col.NEVER
 

@@ -14,7 +14,6 @@ import numpy as np
 from unimem.wire import Op, Side, Status
 from unimem_node.dma._fast import ACCESS_READ
 from unimem_node.mmu._fast import ACCESS_WRITE
-from unimem_node.smmu.arrays import T_MEMORY_LATENCY, T_MEMORY_PER_KIB
 
 from . import _fast_columns as col
 from . import mailbox
@@ -250,8 +249,7 @@ class Target:
             else:
                 self._refuse(peer, packet, refusal, int(done))
             return
-        timing = core.arrays.timing
-        memory = int(timing[T_MEMORY_LATENCY]) + (n * int(timing[T_MEMORY_PER_KIB]) >> 10)
+        memory = core.memory_ps(n)
         wait, done = map(int, serve(core.state, peer, time, moved_cost, memory))
         core.node[col.K_BLOCKS_SERVED] += 1
         ids = (int(packet["pdid"]), int(packet["seq"]))
