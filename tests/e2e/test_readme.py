@@ -18,8 +18,8 @@ def run(block: str) -> None:
     exec(compile(block, "README.md", "exec"), {})
 
 
-def test_there_are_three_examples() -> None:
-    assert len(BLOCKS) == 3
+def test_there_are_four_examples() -> None:
+    assert len(BLOCKS) == 4
 
 
 @pytest.mark.timeout(180)
@@ -35,6 +35,11 @@ def test_the_simulation_example() -> None:
     run(BLOCKS[1])
 
 
-def test_the_bare_metal_example(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_paging_example(capsys: pytest.CaptureFixture[str]) -> None:
     run(BLOCKS[2])
+    assert "page faults of DMA" in capsys.readouterr().out
+
+
+def test_the_bare_metal_example(capsys: pytest.CaptureFixture[str]) -> None:
+    run(BLOCKS[3])
     assert capsys.readouterr().out.splitlines() == ["0xfc013e30", "[]"]
