@@ -8,7 +8,8 @@ from unimem_node._jit import njit_inline
 
 from . import _fast_columns as col
 from ._fast_frame import get32, get64, memory_ps, scatter, stop_at_fault
-from ._fast_tables import acknowledged, answered, find_flight, find_slot, settle, word_from
+from ._fast_tables import answered, find_flight, find_slot, settle
+from ._fast_window import acknowledged, word_from
 
 
 @njit_inline

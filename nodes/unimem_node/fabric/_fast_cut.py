@@ -13,7 +13,8 @@ from unimem_node._jit import njit
 from . import _fast_columns as col
 from ._fast_frame import close_requests, emit_request, gather, memory_ps, open_buffer, stop_at_fault
 from ._fast_handle import open_arrays, open_state
-from ._fast_tables import find_slot, gathers, next_block, plan_frame, pop_ready
+from ._fast_tables import find_slot, pop_ready
+from ._fast_window import gathers, next_block, plan_frame
 
 
 @njit

@@ -20,16 +20,8 @@ from . import _fast_columns as col
 from ._fast_crc import header_crc, packet_crc
 from ._fast_handle import open_arrays
 from ._fast_links import carry
-from ._fast_tables import (
-    dequeue,
-    gathers,
-    link,
-    mark_ready,
-    returns_value,
-    take_flight,
-    take_value_slot,
-    window_share,
-)
+from ._fast_tables import dequeue, link, mark_ready, take_flight
+from ._fast_window import gathers, returns_value, take_value_slot, window_share
 
 ACCESS_READ = 0
 

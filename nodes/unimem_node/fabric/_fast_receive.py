@@ -32,7 +32,8 @@ from ._fast_frame import (
 )
 from ._fast_handle import open_arrays, open_state
 from ._fast_links import carry
-from ._fast_tables import acknowledged, due, find_slot, note_seen, overtaken
+from ._fast_tables import find_slot
+from ._fast_window import acknowledged, due, note_seen, overtaken
 
 MAX_U32 = 0xFFFF_FFFF
 

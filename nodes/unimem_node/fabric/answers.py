@@ -8,7 +8,8 @@ from unimem.wire import Op, Side, Status
 from unimem_node.mmu._fast import ACCESS_WRITE
 
 from . import _fast_columns as col
-from ._fast_tables import acknowledged, answered, find_flight, settle, unlink, word_from
+from ._fast_tables import answered, find_flight, settle, unlink
+from ._fast_window import acknowledged, word_from
 from .core import Bytes, Core, Moved, Refusal, Stopped
 from .ends import Ends
 from .packets import ACK_RECORD, NACK, RESPONSE, Frame, PacketOp, payload

@@ -32,7 +32,8 @@ from ._fast_cut import cut
 from ._fast_frame import close_requests, open_buffer
 from ._fast_post import accept
 from ._fast_receive import close_reply, open_reply, receive
-from ._fast_tables import mark_ready, overtaken, plan_frame, pop_ready
+from ._fast_tables import mark_ready, pop_ready
+from ._fast_window import overtaken, plan_frame
 from .core import Bytes, Core, Refusal, Route, Stopped, Ways
 from .internal import Internal
 from .packets import Frame, PacketOp, open_frame

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _fast_columns as col
-from ._fast_tables import gathers
+from ._fast_window import gathers
 from .core import Bytes, Core, Refusal
 from .packets import ACCEPTED, HAS_PAYLOAD, Frame, build_frame, payload
 

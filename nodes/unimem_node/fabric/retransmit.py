@@ -16,7 +16,8 @@ from unimem.wire import Status
 
 from . import _fast_columns as col
 from ._fast_frame import close_requests, open_buffer
-from ._fast_tables import gathers, overtaken, unlink
+from ._fast_tables import unlink
+from ._fast_window import gathers, overtaken
 from .core import Bytes, Core
 from .source import Source
 

@@ -16,15 +16,8 @@ from unimem_node.dma._fast import ACCESS_READ
 from . import _fast_columns as col
 from . import mailbox
 from ._fast_frame import emit_packet, take_block
-from ._fast_tables import (
-    dequeue,
-    enqueue_early,
-    find_route,
-    gathers,
-    next_block,
-    submit,
-    take_work,
-)
+from ._fast_tables import dequeue, enqueue_early, find_route, submit, take_work
+from ._fast_window import gathers, next_block
 from .answers import Answers
 from .core import Bytes, Core, Refusal, Stopped
 from .ends import Ends

@@ -18,7 +18,7 @@ from unimem_node.mmu._fast import ACCESS_WRITE
 from . import _fast_columns as col
 from . import mailbox
 from ._fast_receive import add_ack, add_response, respond_read, respond_value, serve
-from ._fast_tables import acknowledged, due, gathers, note_seen
+from ._fast_window import acknowledged, due, gathers, note_seen
 from .core import Bytes, Core, Refusal, Stopped
 from .packets import (
     ACCEPTED,
