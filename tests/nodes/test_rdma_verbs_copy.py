@@ -9,7 +9,7 @@ import pytest
 
 from support.lossy import LossyNet
 from support.rdma import Cluster, RdmaSpec
-from unimem.wire import CompletionFlags, Op, Side, Status
+from unimem.wire import CompletionFlags, Op, Side, Status, WorkFlags
 
 SPEC = RdmaSpec(block_bytes=4096, frame_payload_bytes=4096, frame_packets=2, peer_bytes=32768)
 BYTES = 10 * 4096
@@ -146,3 +146,23 @@ def test_the_middle_restarts(cluster: Cluster) -> None:
     row = cluster.one(0)
     assert row["status"] == Status.PEER_LOST
     assert not row["flags"] & CompletionFlags.DEFINITE
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["compiled", "readable"])
+def test_two_nodes_copy_from_each_other_and_fence(fast: bool) -> None:
+    """More than a window of copies each way, each followed by a fence: neither waits for the other."""
+    cluster = Cluster(2, fast=fast, spec=SPEC)
+    size = 4 * SPEC.peer_bytes
+    for node in cluster.nodes:
+        node.map(7, cluster.gva(node.index), 2 * size)
+        node.poke(7, cluster.gva(node.index), bytes([node.index + 1]) * size)
+    for index in (0, 1):
+        there, here = cluster.gva(1 - index), cluster.gva(index, size)
+        cluster.post(index, Op.COPY, wr_id=1, src=there, dst=here, length=size)
+        fence = int(WorkFlags.FENCE)
+        cluster.post(index, Op.FETCH_ADD, wr_id=2, dst=there, length=8, operand=0, flags=fence)
+    for index in (0, 1):
+        rows = cluster.completions(index)
+        assert rows["status"].tolist() == [0, 0]
+        assert cluster.nodes[index].peek(7, cluster.gva(index, size), size) == bytes([2 - index]) * size
+    cluster.close()
