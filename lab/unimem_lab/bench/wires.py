@@ -8,7 +8,11 @@ groups with the transport in front; ``..._over_ucx`` is the same figure beside U
 from __future__ import annotations
 
 import statistics
+import tempfile
 from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from importlib.resources import files
+from pathlib import Path
 
 from unimem_lab.bench.bare import timed
 from unimem_lab.bench.latency import quantile
@@ -41,24 +45,41 @@ async def _measure(kind: str, quick: bool) -> tuple[_Times, dict[str, float]]:
     rounds = 5 if quick else 15
     rates: dict[str, list[float]] = {"singly": [], "batched": []}
     sizes = {"8B": 8, **SIZES}
-    async with node_pair(_LARGEST, kind, pinned_down=True) as pair:
-        with BareSockets("tcp") as tcp, BareSockets("unix") as unix:
-            for turn in range(-1, rounds):
-                for label, size in sizes.items():
-                    each = max(2, min(400, (16 << 20) // size))
-                    puts = await _puts(pair, size, each)
-                    gets = await _gets(pair, size, each) if size > 8 else []
-                    bare, bare_unix = tcp.puts(size, each), unix.puts(size, each)
-                    if turn >= 0:  # the first is for warming up
-                        times.add(f"put_{label}", puts)
-                        times.add(f"get_{label}", gets)
-                        times.add(f"bare_{label}", bare)
-                        times.add(f"bare_unix_{label}", bare_unix)
-                one, many = await singly(pair, 2000), await batched(pair, 40)
-                if turn >= 0:
-                    rates["singly"].append(one)
-                    rates["batched"].append(many)
+    async with AsyncExitStack() as stack:
+        pair = await stack.enter_async_context(node_pair(_LARGEST, kind, pinned_down=True))
+        platform = stack.enter_context(_unchecked())
+        trusting = await stack.enter_async_context(
+            node_pair(_LARGEST, kind, pinned_down=True, platform=platform)
+        )
+        tcp, unix = stack.enter_context(BareSockets("tcp")), stack.enter_context(BareSockets("unix"))
+        for turn in range(-1, rounds):
+            for label, size in sizes.items():
+                each = max(2, min(400, (16 << 20) // size))
+                puts = await _puts(pair, size, each)
+                gets = await _gets(pair, size, each) if size > 8 else []
+                bare, bare_unix = tcp.puts(size, each), unix.puts(size, each)
+                unchecked = await _puts(trusting, size, each)
+                if turn >= 0:  # the first is for warming up
+                    times.add(f"put_{label}", puts)
+                    times.add(f"get_{label}", gets)
+                    times.add(f"bare_{label}", bare)
+                    times.add(f"bare_unix_{label}", bare_unix)
+                    times.add(f"unchecked_{label}", unchecked)
+            one, many = await singly(pair, 2000), await batched(pair, 40)
+            if turn >= 0:
+                rates["singly"].append(one)
+                rates["batched"].append(many)
     return times, {name: statistics.median(values) for name, values in rates.items()}
+
+
+@contextmanager
+def _unchecked() -> Iterator[str]:
+    """A platform file like `zynqmp` whose network interface leaves out CRC, window and timers."""
+    text = (files("unimem_node.mpsoc") / "platforms" / "zynqmp.toml").read_text()
+    with tempfile.TemporaryDirectory(prefix="unimem-") as folder:
+        path = Path(folder) / "unchecked.toml"
+        path.write_text(text.replace('type = "rdma"\n', 'type = "rdma"\nchecks = false\n'))
+        yield str(path)
 
 
 async def _puts(pair: Pair, size: int, times: int) -> list[float]:
@@ -123,6 +144,16 @@ def measure(kind: str, quick: bool) -> Iterator[Figure]:
         ucx["put_8B"] * 1e6 if ucx else None,
         lower=True,
     )
+    for label in ("8B", *SIZES):
+        yield Figure(
+            f"{kind}_put_{label}_checks",
+            times.p(f"put_{label}") * 1e6,
+            "µs",
+            "without CRC, window and timers",
+            times.p(f"unchecked_{label}") * 1e6,
+            1.1,
+            lower=True,
+        )
     yield Figure(f"{kind}_put_8B_rate", rates["singly"], "1/s", note="64 outstanding")
     yield Figure(
         f"{kind}_put_8B_rate_batched",

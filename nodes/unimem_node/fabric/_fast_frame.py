@@ -248,6 +248,7 @@ def emit_packet(s: Any, buffer: Any, row: int, carried: int, ready: int) -> None
     s.flight[row, col.F_MEMORY] = s.work[work, col.W_MEMORY]
     s.flight[row, col.F_FRAME] = s.node[col.N_FRAMES] + 1
     s.flight[row, col.F_SENDS] += 1
+    s.flight[row, col.F_STATE] = col.FLYING
     if s.node[col.N_CHECKS] != 0:
         link(s, row, leaves if s.node[col.N_VIRTUAL] != 0 else s.node[col.N_NOW])
 
