@@ -142,7 +142,7 @@ async def test_a_foreign_client_writes_reads_and_counts(machine: Machine) -> Non
     # The target's SMMU translated every block through the page tables in its DRAM.
     target = await machine.status("n1")
     assert target.counters["walks"] > 0
-    assert dict(target.peers) == {"n0": "grpc"}
+    assert target.peers["n0"] in ("shm", "unix")  # they share a host
     assert target.pdids == [machine.session.pdid]
 
 

@@ -83,7 +83,10 @@ class Ends:
             core.end_now(work, core.node[col.N_CLOCK])
 
     def abandon(self, row: int, handed: int) -> None:
-        """Wait no longer for the answer to a packet."""
+        """Wait no longer for the answer to a packet.
+
+        `handed` < 0: there was no connection, so that only what an earlier one was given may be executed.
+        """
         state, flight = self.core.state, self.core.state.flight[row]
         work = int(flight[col.F_WORK])
         at_once = state.peers[flight[col.F_PEER], col.P_INDEX] == self.core.index  # no transport in between
@@ -91,7 +94,7 @@ class Ends:
             flight[col.F_EVER]
             or (flight[col.F_SENDS] and at_once)
             or (flight[col.F_SENDS] and flight[col.F_FRAME] <= handed)
-            or flight[col.F_SENDS] > 1
+            or (flight[col.F_SENDS] > 1 and handed >= 0)
         ):
             state.work[work, col.W_TOUCHED] = 1
             self.core.node[col.K_LOST] += 1
