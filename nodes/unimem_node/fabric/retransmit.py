@@ -66,18 +66,22 @@ class Retransmit:
         # What is under way takes its time on the link, and perhaps as long on the way back.
         queue = 2 * (int(row[col.P_BYTES]) * int(row[col.P_PS_PER_KIB]) >> 10)
         patience = min(int(row[col.P_RTO]) << min(int(row[col.P_TIMEOUTS]), 20), core.spec.rto_max_ps) + queue
-        if self._waiting_since(oldest) + patience <= now:
+        since = self._waiting_since(oldest)
+        if since + patience <= now:
             core.node[col.K_TIMEOUTS] += 1
             row[col.P_TIMEOUTS] += 1
             if row[col.P_TIMEOUTS] > core.spec.retries:
                 self._give_up(peer, f"no word from it through {core.spec.retries} time-outs")
                 return
-            while (oldest := int(row[col.P_OLDEST])) >= 0 and self._waiting_since(oldest) + patience <= now:
+            while oldest >= 0 and since + patience <= now:
+                frame = state.flight[oldest, col.F_FRAME]
                 self._lost(oldest)
+                oldest = int(row[col.P_OLDEST])
+                if oldest >= 0 and state.flight[oldest, col.F_FRAME] != frame:  # else it has waited as long
+                    since = self._waiting_since(oldest)
             patience = min(2 * (patience - queue), core.spec.rto_max_ps) + queue
         if oldest >= 0:
-            due = self._waiting_since(oldest) + patience
-            core.node[col.N_TIMER] = min(core.node[col.N_TIMER], due)
+            core.node[col.N_TIMER] = min(core.node[col.N_TIMER], since + patience)
 
     def _waiting_since(self, row: int) -> int:
         """When the wait for an answer began: in virtual time a frame arrives with the last of its packets."""
@@ -115,7 +119,7 @@ class Retransmit:
     def cut_frame(self, peer: int, buffer: Bytes) -> int:
         """A frame of packets for `peer` that are sent again; its bytes, 0 when nothing is left of them.
 
-        Raises `MemoryError` when `buffer` is too small: see `size_of`.
+        `buffer` has room for as much as `size_of` says.
         """
         core, state = self._core, self._core.state
         queue = core.again.get(peer)
