@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import socket
-import statistics
 import struct
 import subprocess
 import sys
@@ -88,10 +87,6 @@ class BareSockets:
             sock.recv_into(answer)
             seconds.append(time.perf_counter() - started)
         return seconds
-
-    def p50(self, size: int, times: int) -> float:
-        """The median of `puts`."""
-        return statistics.median(self.puts(size, times))
 
     def __enter__(self) -> Self:
         return self

@@ -326,7 +326,6 @@ HEADER = 64
 # ---- a packet (packets.PACKET, RESPONSE, NACK) ---------------------------------------------------------
 X_STATUS = 2
 X_PDID = 4
-X_SLOT = 6
 X_SEQ = 8
 X_LENGTH = 12
 X_VA = 16
